@@ -1,0 +1,215 @@
+"""The command table: parse the flags, check the settings, then import the one module that does the work.
+
+In: command-line words. Out: an exit status: 0 done, 1 our failure, 2 the person's, 130 Ctrl-C, 143 SIGTERM.
+Results go to standard output (`--json`: one JSON object), everything said on the way to standard error.
+"""
+
+import dataclasses
+import errno
+import importlib
+import inspect
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from groundup import settings
+from groundup.errors import GroundupError
+
+
+class Command(NamedTuple):
+    """One row of the table: the settings class, the module whose `run` does the work, and examples for `--help`."""
+
+    settings: type[settings.Settings]
+    module: str
+    examples: tuple[str, ...]
+
+
+COMMANDS = {
+    "demo": Command(settings.Demo, "groundup.commands.demo", ("groundup demo", "groundup demo --seed 7 --out runs/seven")),
+    "prepare": Command(
+        settings.Prepare,
+        "groundup.commands.prepare",
+        ("groundup prepare --data letters/*.txt --out shards", "groundup prepare --data books.jsonl --field body --tokenizer gpt2 --out shards"),
+    ),
+    "tokenizer train": Command(
+        settings.TokenizerTrain, "groundup.commands.tokenizer:train", ("groundup tokenizer train --data harbor --vocabulary 1024 --out tok",)
+    ),
+    "tokenizer show": Command(
+        settings.TokenizerShow, "groundup.commands.tokenizer:show_pieces", ('groundup tokenizer show tok --text "Akwirw ier"',)
+    ),
+    "tokenizer encode": Command(
+        settings.TokenizerEncode, "groundup.commands.tokenizer:encode", ('groundup tokenizer encode tok --text "Hello"',)
+    ),
+    "tokenizer decode": Command(
+        settings.TokenizerDecode, "groundup.commands.tokenizer:decode", ("groundup tokenizer decode tok --ids 39 68 75",)
+    ),
+    "pretrain": Command(
+        settings.Pretrain,
+        "groundup.stages.pretrain",
+        (
+            "groundup pretrain --data letters.txt --size 1m --out runs/letters",
+            "groundup pretrain --data shards --size 10m --epochs 3 --out runs/big --dry-run",
+            "groundup pretrain --out runs/letters --resume --steps 4000",
+        ),
+    ),
+    "generate": Command(
+        settings.Generate,
+        "groundup.commands.generate",
+        ('groundup generate runs/letters --prompt "Dear" --max-tokens 100', "groundup generate runs/letters --prompts lines.txt --temperature 0 --json"),
+    ),
+    "evaluate": Command(settings.Evaluate, "groundup.commands.evaluate", ("groundup evaluate runs/letters --data other.txt",)),
+    "info": Command(settings.Info, "groundup.commands.info", ("groundup info", "groundup info runs/letters", "groundup info --sizes")),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status; never lets a traceback out unless `--debug` is given.
+
+    >>> main(["--version"])
+    0.1.0
+    0
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    debug = "--debug" in words
+    try:
+        return _dispatch([word for word in words if word != "--debug"])
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+    except KeyboardInterrupt:
+        return _say("stopped by Ctrl-C", status=130)
+
+
+def _dispatch(words: list[str]) -> int:
+    app = build()
+    call, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    row = getattr(call, "row", None)
+    if row is None:  # cyclopts' own: help, version, completion
+        call(*bound.args, **bound.kwargs)
+        return 0
+    given = dict(bound.arguments)
+    config, as_json = given.pop("config", None), given.pop("json", False)
+    chosen = row.settings.create(config=config, **given)
+    module, _, function = row.module.partition(":")
+    room = importlib.import_module(module)
+    run, show = getattr(room, function or "run"), getattr(room, "show", None)
+    emits = "emit" in inspect.signature(run).parameters and not as_json
+    result = run(chosen, emit=_emit) if emits else run(chosen)
+    if as_json:
+        print(json.dumps(plain(result), ensure_ascii=False))
+    elif show:
+        show(result)
+    return 0
+
+
+def build() -> App:
+    """The whole command line as a cyclopts application, made from the table."""
+    version = importlib.import_module("groundup").__version__
+    app = App(name="groundup", version=version, help_format="plaintext", help="Build a large language model from the ground up: text in, a model you can talk to out.",
+              help_epilogue="First steps: groundup demo. Every command: --help, --json, --config FILE.toml, --debug.")  # fmt: skip
+    parents: dict[str, App] = {}
+    for name, row in COMMANDS.items():
+        parent, _, leaf = name.rpartition(" ")
+        if parent and parent not in parents:
+            parents[parent] = App(name=parent, help="Learn, look at and use tokenizers.")
+            app.command(parents[parent])
+        examples = "\n\n".join(["Examples:", *(f"  {line}" for line in row.examples)])
+        target = parents[parent] if parent else app
+        target.command(_signed(row), name=leaf, help=(row.settings.__doc__ or "").strip(), help_epilogue=examples)
+    app.register_install_completion_command(add_to_startup=False)
+    return app
+
+
+def _signed(row: Command) -> Callable[..., None]:
+    """A function whose signature is the settings class, so that flags, types and help come from one place."""
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("only its signature is used")
+
+    parameters = [_parameter(row.settings, name) for name in row.settings.model_fields]
+    parameters.sort(key=lambda parameter: parameter.kind)
+    every = Group("Every command", sort_key=99)
+    parameters += [
+        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None,
+                          annotation=Annotated[Path | None, Parameter(help="read settings from a TOML file; flags win", group=every)]),
+        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False,
+                          annotation=Annotated[bool, Parameter(help="print the result as JSON", negative="", group=every)]),
+    ]  # fmt: skip
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.row = row  # type: ignore[attr-defined]
+    return call
+
+
+def _parameter(cls: type[settings.Settings], name: str) -> inspect.Parameter:
+    field = cls.model_fields[name]
+    is_list = isinstance(field.default, list)
+    options: dict[str, Any] = {"help": field.description, "consume_multiple": is_list}
+    if field.default is False or is_list:
+        options["negative"] = ""
+    if group := settings.extra(field).get("group"):
+        options["group"] = Group(group, sort_key=settings.groups(cls).index(group))
+    positional = name in settings.positional(cls)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
+    annotation = field.annotation | None if is_list else field.annotation  # type: ignore[operator]
+    default = None if is_list and not field.default else field.default
+    return inspect.Parameter(name, kind, default=default, annotation=Annotated[annotation, Parameter(**options)])
+
+
+def _emit(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def plain(value: Any) -> Any:
+    """A result as JSON can hold it: dataclasses become objects, paths strings, numbers that are not finite null.
+
+    >>> plain({"loss": float("nan"), "out": Path("runs")})
+    {'loss': None, 'out': 'runs'}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong in the person's terms; returns the exit status."""
+    if isinstance(error, GroundupError):
+        return _say(str(error), status=error.status)
+    if isinstance(error, CycloptsError):
+        error.verbose = False
+        return _say(f"{error}\n  -> groundup --help lists the commands, groundup COMMAND --help the flags", status=2)
+    if isinstance(error, BrokenPipeError):  # the reader of our output left, as in `groundup ... | head`
+        sys.stderr.close()
+        return 0
+    if isinstance(error, MemoryError):
+        return _say("out of memory\n  -> lower --batch, --micro-batch, --context or --size", status=1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _say(f"the disk is full: {error.filename or error}\n  -> free some space; what was saved before is whole", status=1)
+    if isinstance(error, PermissionError):
+        return _say(f"no permission: {error.filename}\n  -> choose another path or change its rights", status=2)
+    name = type(error).__name__
+    return _say(f"unexpected {name}: {error}\n  -> this is a bug in groundup; repeat with --debug and report it", status=1)
+
+
+def _say(text: str, *, status: int) -> int:
+    print(f"groundup: {text}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

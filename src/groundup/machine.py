@@ -1,0 +1,168 @@
+"""Where the work runs: device, number format, threads, rank. Decided once, passed on, never asked again.
+
+In: the wishes of the settings. Out: a `Machine`, which every room takes as an argument.
+"""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from groundup.errors import SettingsError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device, the number format of its matrix products, CPU threads, and this process's place among several.
+
+    >>> machine = choose(device="cpu", dtype="fp32")
+    >>> machine.device.type, machine.is_main, machine.sum(2.0)
+    ('cpu', True, 2.0)
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one process that writes files and talks."""
+        return self.rank == 0
+
+    @property
+    def dtype_name(self) -> str:
+        """`fp32` or `bf16`, as in the settings."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Matrix products in `dtype`, weights and sums in fp32 (Micikevicius et al. 2018, section 3.1)."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def sum(self, value: float) -> float:
+        """Add a number over all ranks."""
+        if self.world == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device if self.device.type == "cuda" else "cpu")
+        torch.distributed.all_reduce(total)
+        return float(total)
+
+
+def choose(*, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Machine:
+    """Pick device, number format and threads; raises SettingsError where the wish cannot be met."""
+    found = _device(device)
+    wanted = DTYPES[dtype] if dtype != "auto" else (torch.bfloat16 if has_bf16(found) else torch.float32)
+    threads = threads or cores()
+    torch.set_num_threads(threads)
+    return Machine(found, wanted, threads)
+
+
+def _device(wish: str) -> torch.device:
+    there = devices()
+    if wish == "auto":
+        return torch.device(there[-1])
+    if wish not in there:
+        raise SettingsError(f"no {wish} device on this machine", f"choose one of: auto, {', '.join(there)}")
+    return torch.device(wish)
+
+
+def devices() -> list[str]:
+    """The kinds of device torch can use here, the fastest last."""
+    found = ["cpu"]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if torch.cuda.is_available():
+        found.append("cuda")
+    return found
+
+
+def has_bf16(device: torch.device) -> bool:
+    """True where bf16 matrix products run in hardware: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
+
+    Elsewhere a CPU would emulate them, which is slower than fp32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def cores() -> int:
+    """CPU cores this process may use (a container may have fewer than the machine)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory(device: torch.device) -> int:
+    """Bytes free for us on the device now; on a CPU also within the control group's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(psutil.virtual_memory().available, _cgroup_free())
+
+
+def _cgroup_free() -> int:
+    """Bytes left under the memory limit of a Linux container; a huge number where there is none."""
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit, open("/sys/fs/cgroup/memory.current", encoding="ascii") as used:
+            text = limit.read().strip()
+            return 2**63 if text == "max" else int(text) - int(used.read())
+    except (OSError, ValueError):
+        return 2**63
+
+
+def describe() -> dict[str, Any]:
+    """Facts about this machine for a run's records: processor, cores, memory, versions."""
+    facts = {
+        "system": platform.platform(terse=True),
+        "processor": torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a generator of its own: the global one is as before afterwards."""
+    before = rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(before)
+
+
+def rng_state() -> dict[str, torch.Tensor]:
+    """The state of torch's global generators, to be kept with a checkpoint."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, torch.Tensor]) -> None:
+    """Put back what `rng_state` returned; a device that is not here is passed over."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,230 @@
+"""Tokenizer: the one face of all tokenizers. Text in, ids out; ids in, text out; saved as a folder anyone can open.
+
+Special tokens (end of text, begin, padding ...) never enter through user text: `encode` reads "<|endoftext|>" as thirteen plain
+characters, unless the caller says `special=True` or names the ones allowed. By id they can always be used.
+"""
+
+import codecs
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from groundup.errors import TokenizerError, nearest
+from groundup.tokens import formats
+
+# The names that are understood; the first one present counts. Any other special token is just a token with a name.
+ROLES: dict[str, tuple[str, ...]] = {
+    "end_of_text": ("<|endoftext|>", "<|end_of_text|>"),
+    "bos": ("<|bos|>", "<s>", "<bos>", "[BOS]", "<|begin_of_text|>"),
+    "eos": ("<|eos|>", "</s>", "<eos>", "[EOS]"),
+    "pad": ("<|pad|>", "<pad>", "[PAD]"),
+    "unknown": ("<|unk|>", "<unk>", "[UNK]"),
+}
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. Subclasses: Characters and Words (simple.py), BytePairs (fast.py).
+
+    `vocabulary` counts all ids, special tokens included; they are 0 .. vocabulary - 1. `special` maps name to id.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, size: int, special: Mapping[str, int]) -> None:
+        self.special = dict(special)
+        self.vocabulary = size + len(self.special)
+
+    # what a subclass provides
+
+    @abstractmethod
+    def _encode(self, text: str, start: int) -> list[int]:
+        """Ids of text without special tokens; `start` is its offset in what the caller gave, for error messages."""
+
+    @abstractmethod
+    def _pieces(self, ids: Sequence[int], *, first: bool) -> list[bytes]:
+        """The bytes each id adds to the decoded text; `first`: nothing was decoded before."""
+
+    @abstractmethod
+    def _form(self, special: Mapping[str, int]) -> formats.Json:
+        """The content of tokenizer.json with these special tokens."""
+
+    @abstractmethod
+    def _renamed(self, special: Mapping[str, int]) -> Self:
+        """The same tokenizer with other special tokens."""
+
+    # ids and text
+
+    def encode(self, text: str, *, special: bool | Collection[str] = False) -> list[int]:
+        """Text to ids. `special`: False, special tokens in the text are plain text; True or names, those become ids.
+
+        Raises TokenizerError for text the tokenizer cannot express, naming it and its place.
+        """
+        allowed = self._allowed(special)
+        if not allowed:
+            return self._encode(text, 0)
+        names = "|".join(re.escape(name) for name in sorted(allowed, key=len, reverse=True))  # the longest match counts
+        ids, start = [], 0
+        for match in re.finditer(names, text):
+            ids += [*self._encode(text[start : match.start()], start), self.special[match.group()]]
+            start = match.end()
+        return ids + self._encode(text[start:], start)
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """The ids of `encode(text)` as a uint32 array (T,), made the quickest way there is."""
+        return np.array(self._encode(text, 0), dtype=np.uint32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids to text; bytes that are not UTF-8 become U+FFFD. Raises TokenizerError for an id outside the vocabulary."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Ids to bytes, which need not be whole UTF-8."""
+        return b"".join(self.pieces(ids))
+
+    def pieces(self, ids: Iterable[int]) -> list[bytes]:
+        """The bytes each id adds to the decoded text; joined, they are `decode_bytes(ids)`."""
+        return self._pieces(self._checked(ids), first=True)
+
+    def byte_lengths(self) -> np.ndarray | None:
+        """How many bytes of text each id stands for, int64 (V,), special tokens 0; None where that is not fixed (words)."""
+        lengths = np.array([len(piece) for piece in self._pieces(range(self.vocabulary), first=True)], dtype=np.int64)
+        lengths[list(self.special.values())] = 0
+        return lengths
+
+    def stream(self) -> "TextStream":
+        """A decoder for ids that arrive one by one."""
+        return TextStream(self)
+
+    # special tokens
+
+    def _role(self, role: str) -> int | None:
+        return next((self.special[name] for name in ROLES[role] if name in self.special), None)
+
+    @property
+    def end_of_text(self) -> int | None:
+        """Id of the token between documents: <|endoftext|>, else the eos token, else None."""
+        found = self._role("end_of_text")
+        return self._role("eos") if found is None else found
+
+    @property
+    def eos(self) -> int | None:
+        """Id of the token that ends a sequence: one named as in ROLES, else the end-of-text token, else None."""
+        found = self._role("eos")
+        return self._role("end_of_text") if found is None else found
+
+    @property
+    def bos(self) -> int | None:
+        """Id of the token that begins a sequence, or None."""
+        return self._role("bos")
+
+    @property
+    def pad(self) -> int | None:
+        """Id of the token that fills short rows, or None."""
+        return self._role("pad")
+
+    @property
+    def unknown(self) -> int | None:
+        """Id that stands for whatever the vocabulary lacks, or None: then that is an error."""
+        return self._role("unknown")
+
+    def with_special(self, names: Iterable[str]) -> Self:
+        """A new tokenizer with these special tokens appended after the last id; names it already has keep theirs.
+
+        Raises TokenizerError for a name that is empty or already an ordinary token.
+        """
+        special = dict(self.special)
+        for name in names:
+            if name not in special:
+                special[name] = self.vocabulary + len(special) - len(self.special)
+        return self._renamed(special)
+
+    # saving
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the saved form, free of spacing and order of keys: equal fingerprints give equal ids."""
+        form = json.dumps(self._form(self.special), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(form.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def save(self, folder: Path | str) -> None:
+        """Write tokenizer.json and tokenizer_config.json into `folder`, each at once or not at all.
+
+        transformers' AutoTokenizer opens the folder. Unlike us it turns special tokens written in a text into ids.
+        """
+        by_id = {id: name for name, id in self.special.items()}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        for role in ("bos", "eos", "pad", "unknown"):
+            if (id := getattr(self, role)) is not None:
+                config["unk_token" if role == "unknown" else f"{role}_token"] = by_id[id]
+        formats.write(Path(folder), {"tokenizer.json": self._form(self.special), "tokenizer_config.json": config})
+
+    # checks
+
+    def _allowed(self, special: bool | Collection[str]) -> set[str]:
+        if isinstance(special, bool):
+            return set(self.special) if special else set()
+        names = {special} if isinstance(special, str) else set(special)
+        for name in names - self.special.keys():
+            raise TokenizerError(f"{name!r} is not a special token here", nearest(name, self.special))
+        return names
+
+    def _checked(self, ids: Iterable[int]) -> list[int]:
+        """Ids as plain ints, every one inside the vocabulary."""
+        array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            what = f"{array.ndim} dimensions" if array.ndim != 1 else f"type {array.dtype}"
+            raise TokenizerError(f"ids must be one row of whole numbers, not {what}", "give a list of ids")
+        wrong = array[(array < 0) | (array >= self.vocabulary)]
+        if wrong.size:
+            raise TokenizerError(
+                f"id {wrong[0]} is outside the vocabulary of {self.vocabulary}", "is this the model's own tokenizer?"
+            )
+        return array.tolist()
+
+
+class TextStream:
+    """Text from ids that arrive one by one, never half a character.
+
+    The concatenation of all that `push` and `close` return is `tokenizer.decode` of all ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._first = True
+
+    def push(self, id: int) -> str:
+        """The text that is complete now; empty while a character waits for its last bytes."""
+        [piece] = self._tokenizer._pieces(self._tokenizer._checked([id]), first=self._first)
+        self._first = False
+        return self._decoder.decode(piece)
+
+    def close(self) -> str:
+        """What is left: U+FFFD for an unfinished character, else nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+def check_special(special: Mapping[str, int], ordinary: Collection[str]) -> None:
+    """Refuse special tokens that are empty or also ordinary tokens; raises TokenizerError."""
+    for name in special:
+        if not name or name in ordinary:
+            what = "the empty string" if not name else f"{name!r}, already an ordinary token,"
+            raise TokenizerError(f"{what} cannot be a special token", "choose a name such as <|endoftext|>")
+
+
+def check_text(text: str) -> None:
+    """Refuse text that is not Unicode: a lone surrogate has no UTF-8. Raises TokenizerError naming it and its place."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text holds half a surrogate pair, U+{ord(text[error.start]):04X}, at character {error.start:,}",
+            "it was decoded wrongly: read the file as UTF-8, or repair it with text.encode('utf-16', 'surrogatepass')",
+        ) from None

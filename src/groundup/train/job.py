@@ -1,0 +1,57 @@
+"""What a training run is told, and what it answers: the words between a stage and `fit`.
+
+In: nothing. Out: `Job` and `Fitted`, plain records.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from groundup.batches import Batches
+from groundup.evaluate.likelihood import Score
+from groundup.losses import Loss
+from groundup.machine import Machine
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.plan import Plan
+
+
+@dataclass
+class Job:
+    """Everything `fit` is told. `evaluate` and `sample` must draw no number from the global generators.
+
+    data: fingerprint of the training data; a resumed run whose data changed is refused.
+    """
+
+    out: Path
+    model: nn.Module
+    tokenizer: Tokenizer
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    loss: Loss
+    plan: Plan
+    machine: Machine
+    evaluate: Callable[[nn.Module], Score] | None = None
+    sample: Callable[[nn.Module], str] | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    clip: float = 1.0
+    keep: int = 1
+    resume_command: str = ""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Figures of a finished run; losses are means per token in nats, `tokens_per_second` is training alone."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    skipped: int
+    train_loss: float | None
+    validation_loss: float | None
+    best_loss: float | None

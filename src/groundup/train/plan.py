@@ -1,0 +1,166 @@
+"""What a run will do and cost, worked out before it starts.
+
+In: settings, the size of the data, the model, the machine. Out: `Plan`, in whole steps; `Preflight`, in bytes and seconds.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from groundup import machine as machines
+from groundup.batches.batch import next_token
+from groundup.errors import SettingsError, UserError
+from groundup.losses import Loss
+from groundup.machine import Machine
+from groundup.model.config import count_parameters, training_bytes
+from groundup.optim import Schedule
+from groundup.settings import Pretrain
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whole numbers of a run: steps in all, micro-batches a step and their size, when to look, when to save."""
+
+    steps: int
+    micro_batch: int
+    accumulate: int
+    schedule: Schedule
+    tokens_per_step: int
+    epochs: float
+    eval_every: int
+    sample_every: int
+    log_every: int
+    save_steps: int  # 0: by time
+    save_seconds: float  # 0: by steps
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The cost of a run: parameters, tokens, bytes wanted and free, and seconds (measured on one micro-batch)."""
+
+    parameters: int
+    parameters_without_embeddings: int
+    vocabulary: int
+    context: int
+    training_tokens: int
+    validation_tokens: int
+    steps: int
+    tokens_per_step: int
+    epochs: float
+    memory_bytes: int
+    memory_free: int
+    seconds: float
+
+
+def resolve(settings: Pretrain, *, windows: int, context: int, width: int) -> Pretrain:
+    """Decide what the settings leave open, once; the result is written into the run folder and used on resume.
+
+    windows: training windows an epoch. A budget in tokens or epochs becomes steps.
+    """
+    chosen = [name for name in ("steps", "tokens", "epochs") if getattr(settings, name) is not None]
+    if len(chosen) > 1:
+        raise SettingsError(f"--{' and --'.join(chosen)} are both a budget", "give one of --steps, --tokens, --epochs")
+    steps = settings.steps or 1000
+    if settings.tokens:
+        steps = -(-settings.tokens // (settings.batch * context))
+    elif settings.epochs:
+        steps = max(1, round(settings.epochs * windows / settings.batch))
+    eval_every = settings.eval_every or max(1, steps // 10)
+    decided = {
+        "steps": steps,
+        "tokens": None,
+        "epochs": None,
+        "micro_batch": settings.micro_batch or settings.batch,
+        "lr": settings.lr or default_lr(width),
+        "warmup": min(steps // 20, 200) if settings.warmup is None else settings.warmup,
+        "eval_every": eval_every,
+        "sample_every": eval_every if settings.sample_every is None else settings.sample_every,
+        "log_every": settings.log_every or (1 if steps <= 2000 else 10),
+        "context": context,
+    }
+    return settings.replace(**decided)
+
+
+def default_lr(width: int) -> float:
+    """Peak learning rate: 3e-3 up to width 128, then falling with the width (1e-3 at 384, 5e-4 at 768).
+
+    Optimal rates of Adam fall about as 1/width (Yang et al. 2022, "Tensor Programs V", section 3).
+    """
+    return round(min(3e-3, 0.384 / width), 6)
+
+
+def make(settings: Pretrain, *, windows: int) -> Plan:
+    """Turn resolved settings into a plan; raises SettingsError where the batch cannot be split as asked."""
+    if settings.batch % settings.micro_batch:
+        raise SettingsError(f"batch {settings.batch} is not a multiple of micro_batch {settings.micro_batch}", "choose a divisor of --batch")
+    seconds, steps = parse_span(settings.save_every)
+    schedule = Schedule(
+        peak=settings.lr, steps=settings.steps, warmup=settings.warmup, min_lr=settings.lr * settings.min_lr
+    )
+    return Plan(
+        steps=settings.steps,
+        micro_batch=settings.micro_batch,
+        accumulate=settings.batch // settings.micro_batch,
+        schedule=schedule,
+        tokens_per_step=settings.batch * settings.context,
+        epochs=settings.steps * settings.batch / windows,
+        eval_every=settings.eval_every,
+        sample_every=settings.sample_every,
+        log_every=settings.log_every,
+        save_steps=steps,
+        save_seconds=seconds,
+    )
+
+
+def parse_span(text: str) -> tuple[float, int]:
+    """(seconds, 0) for a time, (0, steps) for a number of steps.
+
+    >>> parse_span("2m"), parse_span("500")
+    ((120.0, 0), (0.0, 500))
+    """
+    if text[-1] in "smh":
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+        return seconds, 0
+    if float(text) != int(float(text)) or float(text) < 1:
+        raise SettingsError(f"save_every is {text!r}", "give whole steps ('500') or a time ('90s', '2m', '1h')")
+    return 0.0, int(float(text))
+
+
+def preflight(model: nn.Module, loss: Loss, plan: Plan, *, machine: Machine, data: tuple[int, int]) -> Preflight:
+    """Estimate memory and time; raises UserError where the memory would not be enough.
+
+    data: tokens for training and for validation. Leaves weights, gradients and random numbers as they were.
+    """
+    config = model.config
+    counts = count_parameters(config)
+    wanted = training_bytes(config, batch=plan.micro_batch, context=config.context, dtype=machine.dtype_name)
+    free = machines.memory(machine.device)
+    if wanted > 0.9 * free:
+        raise UserError(
+            f"training needs about {wanted / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free",
+            "lower --micro-batch (the result stays the same), then --context or --size",
+        )
+    seconds = plan.steps * plan.accumulate * _probe(model, loss, plan, machine)
+    return Preflight(counts.total, counts.body, config.vocabulary, config.context, *data, plan.steps,
+                     plan.tokens_per_step, plan.epochs, wanted, free, seconds)  # fmt: skip
+
+
+def _probe(model: nn.Module, loss: Loss, plan: Plan, machine: Machine) -> float:
+    """Seconds of one micro-batch, forward and backward: the second of two, as the first warms up."""
+    config = model.config
+    with machines.seeded(0):
+        rows = torch.randint(config.vocabulary, (plan.micro_batch, config.context + 1))
+        batch = next_token(rows).to(machine.device)
+        taken = 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            with machine.autocast():
+                value, _ = loss(model.train(), batch)
+            (value / batch.count).backward()
+            if machine.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken = time.perf_counter() - started
+            model.zero_grad(set_to_none=True)
+    return taken

@@ -1,0 +1,16 @@
+"""Shared fixtures: where the sample data lives, and a settled number of threads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of public sample data: $GROUNDUP_DATA, or a folder shared/data beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("GROUNDUP_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"sample data not found at {folder}: set GROUNDUP_DATA (`groundup prepare --help` names the originals)")
+    return folder

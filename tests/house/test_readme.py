@@ -1,0 +1,165 @@
+"""What the README says is run: every `groundup` command and every Python block, in order, in one folder."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import readme
+import survey
+
+README = survey.ROOT / "README.md"
+needs_readme = pytest.mark.skipif(not README.is_file(), reason="README.md is not written yet")
+SHELL = {"bash", "console", "sh", "shell"}
+
+
+def blocks() -> list[readme.Block]:
+    return readme.blocks(README.read_text(encoding="utf-8"))
+
+
+def commands() -> list[tuple[readme.Block, str]]:
+    return [(block, command) for block in blocks() if block.language in SHELL for command in block.commands]
+
+
+@needs_readme
+def test_every_command_is_of_a_kind_the_tests_know():
+    strange = [
+        f"README.md:{block.line}: {command}"
+        for block, command in commands()
+        if block.kind != "skip" and shlex.split(command)[0] not in readme.COMMANDS
+    ]
+    assert not strange, f"start with one of {readme.COMMANDS}, or skip with a reason:\n" + "\n".join(strange)
+
+
+@needs_readme
+def test_the_first_screen_has_exactly_two_commands():
+    """A newcomer sees `make demo` and `make test`, each doing all set-up; CI runs both."""
+    first_screen = "\n".join(README.read_text(encoding="utf-8").splitlines()[:50])
+    made = [
+        command
+        for block in readme.blocks(first_screen + "\n```\n")
+        for command in block.commands
+        if command.startswith("make ")
+    ]
+    assert [command.split("#")[0].strip() for command in made] == ["make demo", "make test"]
+    run = (survey.ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make demo" in run and "make test" in run
+
+
+@needs_readme
+def test_make_targets_exist():
+    there = readme.targets(survey.ROOT / "Makefile")
+    asked = {
+        words[1]
+        for _, command in commands()
+        if (words := shlex.split(command, comments=True))[0] == "make" and len(words) > 1
+    }
+    assert asked <= there, f"not in the Makefile: {asked - there}"
+
+
+@needs_readme
+def test_set_up_commands_have_a_form_that_works():
+    """Cloning and installing are not run here (no network in tests): only what they must look like."""
+    forms = {
+        "git": r"git clone \S+( \S+)?",
+        "pip": r"pip install (-e )?['\"]?\.(\[dev\])?['\"]?( -c constraints\.txt)?",
+        "python": r"python3? -m (venv|pip|groundup)\b.*|python3? \S+\.py\b.*",
+        "cd": r"cd [\w./-]+",
+        "source": r"source \S+/activate",
+    }
+    for block, command in commands():
+        form = forms.get(shlex.split(command)[0])
+        if form and block.kind != "skip":
+            bare = command.split(" #")[0].strip()
+            assert re.fullmatch(form, bare), f"README.md:{block.line}: {command!r} has not the form {form}"
+
+
+@needs_readme
+def test_links_lead_somewhere():
+    text = README.read_text(encoding="utf-8")
+    local = [
+        link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"https?:|mailto:|#", link)
+    ]
+    broken = [link for link in local if not (survey.ROOT / link).exists()]
+    assert not broken, f"README.md links to nothing: {broken}"
+
+
+@pytest.mark.slow
+@needs_readme
+def test_commands_and_python_blocks_run(tmp_path: Path):
+    """In the order of the page, in one folder, since a later command uses what an earlier one made."""
+    data = Path(os.environ.get("GROUNDUP_DATA", survey.ROOT.parent / "shared" / "data"))
+    environment = os.environ | {"GROUNDUP_DATA": str(data), "PYTHONPATH": str(survey.PACKAGE.parent), "COLUMNS": "100"}
+    failures, ran = [], 0
+    for block in blocks():
+        if block.kind == "skip" or (block.kind == "needs sample data" and not data.is_dir()):
+            continue
+        for words in programs(block):
+            ran += 1
+            done = subprocess.run(
+                words,
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                stdin=subprocess.DEVNULL,
+                timeout=900,
+            )
+            if done.returncode:
+                shown, tail = " ".join(words[1:]), done.stdout[-1500:] + done.stderr[-1500:]
+                failures.append(f"README.md:{block.line}: {shown}\nexit {done.returncode}\n{tail}")
+    assert not failures, "\n\n".join(failures)
+    assert ran > 0, "the README shows no command and no Python"
+
+
+def programs(block: readme.Block) -> list[list[str]]:
+    """What to run for a block: its Python as a whole, or its `groundup` commands one by one, by this Python."""
+    if block.language == "python":
+        return [[sys.executable, "-c", block.text]]
+    lines = [line for line in block.commands if shlex.split(line)[0] == "groundup"] if block.language in SHELL else []
+    if block.kind == "with":
+        assert len(lines) == 1, f"README.md:{block.line}: `with` stands before a block of one groundup command"
+    result = []
+    for line in lines:
+        plain = shlex.join(shlex.split(line, comments=True))
+        result.append([sys.executable, "-m", *readme.changed(plain, block.words if block.kind == "with" else "")])
+    return result
+
+
+def test_pipes_and_redirections_are_refused_rather_than_passed_as_words():
+    assert readme.changed("groundup info --json", "") == ["groundup", "info", "--json"]
+    if README.is_file():
+        piped = [
+            command for block, command in commands() if block.kind != "skip" and re.search(r"\s[|><]|&&|;", command)
+        ]
+        assert not piped, f"one command a line, no shell syntax, or skip with a reason: {piped}"
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "<!-- test: skip -->",
+        "<!-- test: with --steps 2 -->",
+        "<!-- test: perhaps because of rain -->",
+        "<!-- test: skip because -->",
+    ],
+)
+def test_a_note_without_a_reason_is_an_error(note: str):
+    with pytest.raises(ValueError, match="without a form or a reason"):
+        readme.blocks(f"{note}\n```bash\ngroundup info\n```")
+
+
+def test_programs_of_a_block():
+    with_note = "<!-- test: with --steps 2 because it is long -->\n"
+    [block] = readme.blocks(f"{with_note}```bash\n# train\ngroundup pretrain --steps 900  # long\nmake test\n```")
+    assert programs(block) == [[sys.executable, "-m", "groundup", "pretrain", "--steps", "2"]]
+    [console] = readme.blocks("```console\n$ groundup info\nversion 1\n```")
+    assert programs(console) == [[sys.executable, "-m", "groundup", "info"]]
+    [code] = readme.blocks("```python\nprint(1)\n```")
+    assert programs(code) == [[sys.executable, "-c", "print(1)"]]
+    [other] = readme.blocks("```text\ngroundup nothing\n```")
+    assert programs(other) == []
