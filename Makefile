@@ -15,7 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 CODE := $(wildcard src tests benchmarks)
 
-.PHONY: help demo test check lint format picture clean
+.PHONY: help demo test check lint format picture reference clean
 
 help:
 	@echo "make demo      train a small model on the built-in world and let it tell a story"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint      formatting, lint rules and types"
 	@echo "make format    format the code"
 	@echo "make picture   the longest import chain, and the sizes of files and functions"
+	@echo "make reference write docs/settings.md from the settings"
 	@echo "make clean     remove $(VENV) and what tools left behind; runs/ stays"
 
 demo: $(VENV)/.core
@@ -44,8 +45,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-picture: $(VENV)/.dev
+picture: $(VENV)/.core
 	$(BIN)/python tests/house/picture.py
+
+reference: $(VENV)/.core
+	$(BIN)/python tests/house/reference.py
 
 # torch comes first and alone: with it in place, pip has no reason to look for another build of it. setuptools then builds
 # groundup without a second, hidden environment.

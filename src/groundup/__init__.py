@@ -13,20 +13,19 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GPT": "groundup.model.gpt",
-    "ModelConfig": "groundup.model.config",
-    "Tokenizer": "groundup.tokens.tokenizer",
-    "load": "groundup.checkpoint.folder",
-    "save_model": "groundup.checkpoint.folder",
-    "pretrain": "groundup.stages.pretrain",
-    "prepare": "groundup.commands.prepare",
-    "generate": "groundup.generate",
-    "evaluate": "groundup.evaluate",
-    "train_tokenizer": "groundup.tokens",
-    "load_tokenizer": "groundup.tokens",
-    "gpt2_tokenizer": "groundup.tokens",
-    "GroundupError": "groundup.errors",
-    "UserError": "groundup.errors",
+    "GPT": "groundup.model.gpt:GPT",
+    "ModelConfig": "groundup.model.config:ModelConfig",
+    "Tokenizer": "groundup.tokens.tokenizer:Tokenizer",
+    "train_tokenizer": "groundup.tokens:train",
+    "load_tokenizer": "groundup.tokens:load",
+    "gpt2_tokenizer": "groundup.tokens:gpt2",
+    "pretrain": "groundup.stages.pretrain:pretrain",
+    "load": "groundup.checkpoint.folder:load",
+    "save_model": "groundup.checkpoint.folder:save_model",
+    "generate_text": "groundup.generate:generate_text",
+    "Sampler": "groundup.generate:Sampler",
+    "GroundupError": "groundup.errors:GroundupError",
+    "UserError": "groundup.errors:UserError",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -35,7 +34,8 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"groundup has no public name '{name}'; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -138,6 +138,11 @@ def describe() -> dict[str, Any]:
     return facts
 
 
+def seed_all(seed: int) -> None:
+    """Seed torch's global generators, which dropout draws from, on every device."""
+    torch.manual_seed(seed)
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from a generator of its own: the global one is as before afterwards."""

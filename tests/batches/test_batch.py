@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.batches import Batch, next_token, pad
@@ -40,9 +40,9 @@ def test_weights_of_zero_everywhere_are_refused():
         next_token(torch.zeros(2, 3, dtype=torch.int64), weight=torch.zeros(2, 2))
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 1), (2, 0), (0, 3), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [(3,), (2, 1), (2, 0), (1, 2, 3)])
 def test_rows_that_cannot_be_shifted_are_refused(shape):
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="rows of ids have shape"):
         next_token(torch.zeros(shape, dtype=torch.int64))
 
 
@@ -52,6 +52,7 @@ def test_weights_of_another_shape_are_refused():
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5), st.integers(0, 9))
+@settings(deadline=None)
 def test_padding_is_undone_by_its_weight(rows, id):
     tokens, weight = pad(rows, id)
     assert tokens.dtype == torch.int64

@@ -9,13 +9,9 @@ import survey
 
 @cache
 def chain(file: Path) -> tuple[Path, ...]:
-    """The longest way down from a file, room by room, by the imports it has at any depth."""
-    found = survey.imports(file) + (survey.table() if survey.inside(file) == "cli.py" else [])
-    below = {target for one in found if (target := survey.owner(one.target)) is not None}
-    lower = [
-        target for target in below if survey.FLOORS.get(survey.room(target), 99) < survey.FLOORS[survey.room(file)]
-    ]
-    return (file, *max((chain(target) for target in sorted(lower)), key=len, default=()))
+    """The longest way down from a file, by what runs when it is imported; a house test keeps circles out of that."""
+    lower = [target for target in survey.below(file, every_depth=False) if survey.room(target)]
+    return (file, *max((chain(target) for target in lower), key=len, default=()))
 
 
 def summary(name: str, sizes: list[tuple[int, str]]) -> str:

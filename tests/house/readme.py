@@ -52,7 +52,9 @@ def blocks(text: str) -> list[Block]:
         if not fence:
             number += 1
             continue
-        end = next(n for n in range(number + 1, len(lines)) if lines[n].startswith("```"))
+        end = next((n for n in range(number + 1, len(lines)) if lines[n].startswith("```")), None)
+        if end is None:
+            raise ValueError(f"line {number + 1}: this fenced block never ends")
         kind, words = _note(lines[number - 1] if number else "")
         found.append(Block(number + 1, fence[1], "\n".join(lines[number + 1 : end]), kind, words))
         number = end + 1

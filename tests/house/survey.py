@@ -130,6 +130,12 @@ def table() -> list[Import]:
     ]
 
 
+def below(file: Path, *, every_depth: bool = True) -> list[Path]:
+    """The files of ours that a file imports, the command table's modules among them; itself left out."""
+    found = imports(file, every_depth=every_depth) + (table() if inside(file) == "cli.py" else [])
+    return sorted({target for one in found if (target := owner(one.target)) is not None} - {file})
+
+
 def _at_import(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes that run when a module is imported: all but function bodies and blocks for type checkers."""
     for child in ast.iter_child_nodes(tree):

@@ -1,9 +1,9 @@
 """Imports go down, importing is cheap, and importing does nothing."""
 
 import ast
+import graphlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,11 @@ def complaint(found: survey.Import) -> str | None:
         return None
     where = f"{survey.inside(found.file)}:{found.line}"
     if not there:
-        allowed = here == "cli" and found.target == "groundup.__version__"
-        return None if allowed else f"{where}: imports the public face groundup itself; import the room instead"
+        return (
+            None
+            if found.target == "groundup.__version__"
+            else f"{where}: imports the public face groundup itself; import the room instead"
+        )
     if there == here or (here, there) in survey.SAME_FLOOR:
         return None
     if survey.FLOORS[there] < survey.FLOORS[here]:
@@ -45,6 +48,15 @@ def test_imports_go_down():
     assert not complaints, "\n".join(complaints)
 
 
+def test_no_imports_in_a_circle():
+    """Within a room too, where the floors say nothing: a circle that closes while importing works only by luck."""
+    graph = {file: survey.below(file, every_depth=False) for file in survey.files() if survey.room(file)}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(survey.inside(file) for file in reversed(error.args[1])))
+
+
 @pytest.mark.parametrize(
     ("file", "target", "expected"),
     [
@@ -59,6 +71,7 @@ def test_imports_go_down():
             "groundup.load",
             "model/gpt.py:1: imports the public face groundup itself; import the room instead",
         ),
+        ("stages/pretrain.py", "groundup.__version__", None),
         ("model/gpt.py", "groundup.errors.ModelError", None),
         ("settings.py", "groundup.errors.SettingsError", None),
         ("model/gpt.py", "torch.nn", None),
@@ -133,16 +146,15 @@ def test_help_of_a_command_loads_neither_torch_nor_numpy():
 
 
 def test_help_is_quick():
-    """The aim is 0.3 s on an idle machine; three times that still catches a heavy import on a busy one."""
-    program = "from groundup.cli import main; main(['--help'])"
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(survey.PACKAGE.parent)!r}); {program}"]
+    """The aim is 0.3 s on an idle machine. Processor time is counted, so that a busy machine fails nobody."""
+    path = f"import sys; sys.path.insert(0, {str(survey.PACKAGE.parent)!r})"
+    program = f"{path}\nfrom groundup.cli import main\nmain(['--help'])\nimport time\nprint(time.process_time())"
 
     def seconds() -> float:
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        return time.perf_counter() - start
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        return float(done.stdout.split()[-1])
 
-    assert min(seconds() for _ in range(5)) < 0.9
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 def test_importing_does_nothing():

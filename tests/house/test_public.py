@@ -15,15 +15,14 @@ PUBLIC = [
     "GPT",
     "GroundupError",
     "ModelConfig",
+    "Sampler",
     "Tokenizer",
     "UserError",
     "__version__",
-    "evaluate",
-    "generate",
+    "generate_text",
     "gpt2_tokenizer",
     "load",
     "load_tokenizer",
-    "prepare",
     "pretrain",
     "save_model",
     "train_tokenizer",
@@ -88,9 +87,11 @@ def public_definitions(file: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.
                     yield f"{survey.inside(file)}:{inner.lineno}: {node.name}.{inner.name}", inner
 
 
-def _repeats(node: ast.AST) -> bool:
-    """A setter, overload or override: documented where the first of its name stands."""
-    decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
+def _repeats(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """A setter, overload or override, documented where the first of its name stands; or a line `...` of a protocol."""
+    if [ast.unparse(statement) for statement in node.body] == ["..."]:
+        return True
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
     return any(text.endswith((".setter", "overload", "override")) for text in decorators)
 
 

@@ -57,7 +57,7 @@ def reachable(module: str) -> set[Path]:
         if file in found or survey.inside(file) == "settings.py":
             continue
         found.add(file)
-        todo += [target for one in survey.imports(file) if (target := survey.owner(one.target)) is not None]
+        todo += survey.below(file)
     return found
 
 

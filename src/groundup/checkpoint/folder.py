@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from groundup import model as models
 from groundup.checkpoint import atomic, names
 from groundup.errors import CheckpointError
-from groundup.tokens import tokenizer as tokenizers
+from groundup import tokens
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -67,7 +67,7 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.de
     folder = resolve(Path(path))
     atomic.verify(folder)
     model = read_model(folder, dtype=dtype).to(device)
-    tokenizer = tokenizers.load(folder)
+    tokenizer = tokens.load(folder)
     if tokenizer.vocabulary > model.config.vocabulary:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocabulary:,} ids, the model only {model.config.vocabulary:,}",

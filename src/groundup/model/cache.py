@@ -55,4 +55,5 @@ class Cache:
             raise ModelError("a cache was given while gradients are on", "decode inside torch.inference_mode()")
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        held = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return held[0].to(keys.dtype), held[1].to(values.dtype)  # no copy unless the cache has a dtype of its own

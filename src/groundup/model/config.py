@@ -253,3 +253,39 @@ def flops_per_token(config: ModelConfig | BigramConfig) -> float:
         return 0.0
     multiplied = count_parameters(config).body + config.vocabulary * config.width
     return 6.0 * multiplied + 12.0 * config.layers * config.heads * config.head_size * config.context
+
+
+def training_bytes(config: ModelConfig | BigramConfig, batch: int, context: int, *, bf16: bool = False) -> int:
+    """Estimated peak memory of training on `batch` rows of `context` tokens at a time, beyond the running program.
+
+    Covers fp32 weights, gradients and AdamW's two averages (16 bytes for each parameter), what the forward pass keeps
+    for the backward pass, and logits with their gradient; with bf16 the autocast copies. Leaves out data, evaluation
+    and anything compiled. Against measured peaks of 1m to gpt2, all families, it is within 30 %.
+
+    >>> f"{training_bytes(from_name('gpt2'), batch=4, context=256) / 2**30:.1f} GiB"
+    '3.2 GiB'
+    """
+    tokens, logits = batch * context, 16 * config.vocabulary  # logits, their log-softmax, and a gradient of each: fp32
+    weights = (16 + 2 * bf16) * count_parameters(config).total
+    if isinstance(config, BigramConfig):
+        return weights + tokens * logits
+    layer = _kept_bytes(config, context, 2 if bf16 else 4)
+    # The peak is at the top (all layers kept, plus logits) or in the first backward block, whose own gradients and
+    # intermediates were measured at 2 to 3 times what a block keeps, while the logits are still held.
+    return weights + tokens * (config.layers * layer + max(logits, logits // 4 + 5 * layer // 2))
+
+
+def _kept_bytes(config: ModelConfig, context: int, size: int) -> int:
+    """Bytes that one block keeps per token for the backward pass; `size` is that of a number in a matrix product."""
+    queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
+    numbers = 2 * config.width + queries + (queries + 2 * keys)  # inputs of qkv, out, up; output of qkv
+    if config.parts.positions == "rotary":
+        numbers += 2 * queries + keys  # turned queries and keys; attention's output, laid out anew
+    numbers += config.hidden * (2 if config.parts.feedforward == "gelu" else 4)
+    norms = config.width * (2 if config.parts.norm == "layer" else 4)  # fp32; RMSNorm keeps the normalised, too
+    if config.parts.query_key_norm:
+        norms += (queries + keys) * (1 if size == 4 else 2)
+    kept = size * numbers + 4 * norms
+    if config.dropout_attention:
+        kept += 10 * config.heads * context  # measured: attention weights exist only with dropout
+    return kept + (12 * config.width if config.dropout_shortcut else 0)

@@ -143,7 +143,7 @@ class Attention(nn.Module):
         q, k = self.query_norm(q), self.key_norm(k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, T, H, K) -> (B, H, T, K); G in k, v
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            q, k = rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, G, T, K) -> (B, G, S, K)
         context = attention(q, k, v, mask, dropout=self.dropout if self.training else 0.0)
@@ -256,8 +256,19 @@ class Embedding(nn.Embedding):
 
 
 def _norm(config: ModelConfig, size: int) -> nn.Module:
-    kind = nn.LayerNorm if config.parts.norm == "layer" else nn.RMSNorm
+    kind = nn.LayerNorm if config.parts.norm == "layer" else RMSNorm
     return kind(size, eps=config.norm_eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + eps) times a learned scale, over the last dimension (Zhang and Sennrich 2019, equation 4).
+
+    Computed in the number format of the scale: under autocast, queries and keys in bf16 are normalised in fp32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape whose last dimension is the size; the same shape."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 def visible(tokens: Tensor, *, start: int, documents: Tensor | None, padding: Tensor | None) -> Tensor | None:

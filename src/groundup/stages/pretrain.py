@@ -14,25 +14,28 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from groundup import losses, machine as machines, model as models, optim
+from groundup import journal, losses, optim
+from groundup import machine as machines
+from groundup import model as models
 from groundup.batches import Loader, RandomWindows, Windows
 from groundup.errors import SettingsError
-from groundup.evaluate import likelihood
+from groundup.evaluate import Score, each_token_once, evaluate
 from groundup.generate import generate_text
 from groundup.machine import Machine
-from groundup.model.config import SIZES, ALIASES, BigramConfig, ModelConfig, from_name
+from groundup.model.config import BigramConfig, ModelConfig, from_name
 from groundup.settings import Pretrain
-from groundup.tokens import prepare as preparing
-from groundup.tokens.tokenizer import Tokenizer
+from groundup.stages import corpus
+from groundup.stages.corpus import Corpus
 from groundup.train import plan as plans
 from groundup.train import run as runs
 from groundup.train.fit import fit
-from groundup.train.job import Job
+from groundup.train.job import Fitted, Job
+from groundup.train.plan import Plan, Preflight
 
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of a run: losses in nats per token, perplexity = exp(loss), bits per byte of text (None for words)."""
+    """Figures of a run: losses in nats per token, bits per byte of text (None for words), seconds of training."""
 
     out: Path
     steps: int
@@ -41,16 +44,162 @@ class Result:
     train_loss: float | None
     validation_loss: float | None
     best_loss: float | None
-    perplexity: float | None
-    bits_per_byte: float | None
     seconds: float
     tokens_per_second: float
+    skipped: int
 
 
-def run(settings: Pretrain) -> Result | plans.Preflight:
-    """Train a model from text in `settings.out`; with `dry_run` only the preflight figures come back.
+def pretrain(**settings: Any) -> Result:
+    """Train from Python: the settings of `groundup pretrain` as keyword arguments.
 
-    >>> run(Pretrain.create(data=["the-verdict"], steps=200, out="runs/verdict")).validation_loss  # doctest: +SKIP
-    5.9
+    Raises SettingsError, DataError ... exactly where the command prints them.
+
+    >>> pretrain(data=["the-verdict"], out="runs/verdict", steps=200).validation_loss  # doctest: +SKIP
+    4.71
     """
-    ...
+    result = run(Pretrain.create(**settings))
+    assert isinstance(result, Result)
+    return result
+
+
+def run(settings: Pretrain) -> Result | Preflight:
+    """Train a model from text in `settings.out`; with `dry_run` only the preflight figures come back."""
+    if settings.out is None:
+        raise SettingsError("no run folder was given", "add --out runs/NAME")
+    if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
+        return _dry_run(settings)
+    settings = runs.open_run(settings.out, settings)
+    runs.write_settings(settings.out, settings)  # so that --resume knows what was asked even before the first step
+    text = corpus.read(settings, folder=settings.out / "data")
+    machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    settings = decide(settings, text, machine)
+    job, checks = prepare_job(settings, text, machine)
+    runs.write_settings(settings.out, settings)
+    announce(checks)
+    if settings.dry_run:
+        return checks
+    return _result(settings.out, checks, fit(job))
+
+
+def _dry_run(settings: Pretrain) -> Preflight:
+    """The preflight of a run that leaves nothing behind."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        text = corpus.read(settings, folder=Path(folder))
+        machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        _, checks = prepare_job(decide(settings, text, machine), text, machine)
+    return checks
+
+
+def decide(settings: Pretrain, text: Corpus, machine: Machine) -> Pretrain:
+    """Fill in everything that was left open, once: what a resumed run must not decide anew."""
+    config = model_config(settings, text.tokenizer.vocabulary)
+    windows = len(_windows(settings, text.train, config.context))
+    width = config.width if isinstance(config, ModelConfig) else 128
+    decided = plans.resolve(settings, windows=windows, context=config.context, width=width)
+    return decided.replace(device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads)
+
+
+def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramConfig:
+    """The network that the settings describe: a named size, with whatever was set beside it."""
+    if settings.family == "bigram":
+        return BigramConfig(vocabulary=vocabulary, context=settings.context or from_name(settings.size).context)
+    fields = {field.name for field in dataclasses.fields(ModelConfig)} & set(Pretrain.model_fields)
+    given = {name: getattr(settings, name) for name in fields - {"vocabulary"}}
+    for place in ("dropout_embedding", "dropout_attention", "dropout_shortcut"):
+        given[place] = settings.dropout if given[place] is None else given[place]
+    return from_name(settings.size, vocabulary=vocabulary, **given)
+
+
+def prepare_job(settings: Pretrain, text: Corpus, machine: Machine) -> tuple[Job, Preflight]:
+    """Build model, optimizer, batches and plan from decided settings, and check that they fit the machine."""
+    config = model_config(settings, text.tokenizer.vocabulary)
+    source = _windows(settings, text.train, config.context)
+    plan = plans.make(settings, windows=len(source))
+    counts = (len(text.train), len(text.valid))
+    memory = plans.check_memory(config, plan, machine)
+    model = models.build(config, seed=settings.seed).to(machine.device)
+    checks = plans.preflight(model, losses.next_token, plan, machine=machine, data=counts, memory=memory)
+    optimizer = optim.adamw(model, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
+    machines.seed_all(settings.seed)  # dropout; weights, order and samples have generators of their own
+    job = Job(
+        out=settings.out,
+        model=model,
+        tokenizer=text.tokenizer,
+        optimizer=optimizer,
+        batches=Loader(source, batch=plan.micro_batch, seed=settings.seed, rank=machine.rank, world=machine.world),
+        loss=losses.next_token,
+        plan=plan,
+        machine=machine,
+        evaluate=_evaluator(settings, text, plan, machine) if len(text.valid) > 1 else None,
+        sample=partial(_sample, text=text, settings=settings),
+        card={"groundup": _version(), "sources": text.sources, "settings": settings.model_dump(mode="json", exclude_none=True)},
+        data=text.fingerprint,
+        clip=settings.clip,
+        keep=settings.keep,
+        resume_command=f"groundup pretrain --out {shlex.quote(str(settings.out))} --resume",
+    )
+    return job, checks
+
+
+def _windows(settings: Pretrain, tokens: np.ndarray, context: int) -> Windows | RandomWindows:
+    if settings.sampling == "random":
+        return RandomWindows(tokens, length=context, seed=settings.seed)
+    return Windows(tokens, length=context, stride=settings.stride)
+
+
+def _evaluator(settings: Pretrain, text: Corpus, plan: Plan, machine: Machine) -> Any:
+    """Score a model on the same validation tokens each time."""
+    tokens, lengths = text.valid[: settings.eval_tokens + 1], text.tokenizer.byte_lengths()
+
+    def score(model: nn.Module) -> Score:
+        batches = each_token_once(tokens, context=settings.context, batch=plan.micro_batch)
+        return evaluate(model, batches, machine=machine, byte_lengths=lengths)
+
+    return score
+
+
+def _sample(model: nn.Module, *, text: Corpus, settings: Pretrain) -> str:
+    """A short text, always from the same seed: how the model speaks by now."""
+    prompt = settings.sample_prompt
+    return prompt + generate_text(model, text.tokenizer, prompt, max_tokens=settings.sample_tokens, seed=settings.seed)
+
+
+def announce(checks: Preflight) -> None:
+    """Say on standard error what is about to happen."""
+    print(describe(checks), file=sys.stderr)
+
+
+def describe(checks: Preflight) -> str:
+    """The preflight in words a person reads before the run starts."""
+    return "\n".join([
+        f"model     {checks.parameters:,} parameters ({checks.parameters_without_embeddings:,} without embeddings), "
+        f"vocabulary {checks.vocabulary:,}, context {checks.context:,}",
+        f"data      {checks.training_tokens:,} training tokens, {checks.validation_tokens:,} for validation",
+        f"plan      {checks.steps:,} steps of {checks.tokens_per_step:,} tokens = {checks.epochs:.2f} epochs",
+        f"needs     about {checks.memory_bytes / 2**20:,.0f} MiB of {checks.memory_free / 2**20:,.0f} MiB free, "
+        f"about {journal.clock(checks.seconds)}",
+    ])  # fmt: skip
+
+
+def show(result: Result | Preflight) -> None:
+    """Print the figures of a run, and what to do next."""
+    if isinstance(result, Preflight):
+        print(describe(result))
+        return
+    valid = "no validation text" if result.validation_loss is None else f"validation loss {result.validation_loss:.4f}"
+    print(f"{valid} after {result.steps:,} steps, {result.tokens:,} tokens, {journal.clock(result.seconds)} "
+          f"({result.tokens_per_second:,.0f} tokens/s)")  # fmt: skip
+    print(f"next: groundup generate {shlex.quote(str(result.out))} --prompt \"...\"")
+
+
+def _result(out: Path, checks: Preflight, fitted: Fitted) -> Result:
+    return Result(out, fitted.steps, fitted.tokens, checks.parameters, fitted.train_loss, fitted.validation_loss,
+                  fitted.best_loss, fitted.seconds, fitted.tokens_per_second, fitted.skipped)  # fmt: skip
+
+
+def _version() -> str:
+    from groundup import __version__
+
+    return __version__

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from groundup.errors import DataError
@@ -18,6 +18,7 @@ from groundup.text import catalog, harbor
 from groundup.text.files import READERS, Piece, document, table_file
 
 HARBOR_STORIES = 20_000
+MOST_KEPT = 50_000  # stories, about 40 MB
 NOT_TEXT = {"prepared.json": "token shards", "settings.toml": "a training run", "model.safetensors": "a model"}
 
 
@@ -81,7 +82,9 @@ def sources(data: Sequence[str], *, field: str = "text") -> list[Source]:
     try:
         found = {source.stamp: source for name in data for source in _resolve(name, field)}
     except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}", "check the path and its permissions") from None
+        raise DataError(
+            f"cannot read {error.filename}: {error.strerror}", "check the path and its permissions"
+        ) from None
     return list(found.values())
 
 
@@ -132,12 +135,23 @@ def _harbor(name: str) -> Source:
     count, seed = (*map(int, numbers), *(HARBOR_STORIES, 0)[len(numbers) :])
     if not count:
         raise DataError(f"'{name}' asks for no stories", f"write harbor:{HARBOR_STORIES}, for example")
-    sample = sum(len(story.encode("utf-8")) for story in harbor.stories(seed, min(count, 100)))
+    sample = sum(len(piece.text.encode("utf-8")) for piece in _stories(seed, min(count, 100)))
     return Source(name, sample * count // min(count, 100), f"harbor:{count}:{seed}", partial(_stories, seed, count))
 
 
 def _stories(seed: int, count: int) -> Iterator[Piece]:
-    return (piece for story in harbor.stories(seed, count) for piece in document(story))
+    """Stories as documents; the first ones are kept in memory, as telling takes longer than all else done with them."""
+    kept = _kept_stories(seed)
+    for index in range(count):
+        story = kept[index] if index < len(kept) else harbor.story(seed, index)
+        if index == len(kept) < MOST_KEPT:
+            kept.append(story)
+        yield from document(story)
+
+
+@lru_cache(maxsize=1)
+def _kept_stories(seed: int) -> list[str]:
+    return []
 
 
 def _folder(folder: Path) -> list[Path]:
@@ -194,7 +208,7 @@ def _missing(name: str, path: Path) -> DataError:
 
 
 def file_source(path: Path, *, field: str, columns: Sequence[str] = ()) -> Source:
-    """The source of one file that exists and whose kind is known, by its suffix or (lines without header) by `columns`."""
+    """The source of one file whose kind is known by its suffix, or by `columns` for lines without a header."""
     status = path.stat()
     labelled = partial(table_file, path, field, columns=columns)
     reader = labelled if columns else partial(READERS[path.suffix.lower()], path, field)

@@ -1,7 +1,7 @@
 """Tokens: text to ids and back.
 
-In: any UTF-8 text. Out: ids, and from ids the text again. `train` learns a tokenizer, `load` opens a saved one, `gpt2` gives
-GPT-2's. All three return a `Tokenizer` (tokenizer.py); which kind it is matters to nobody else.
+In: any UTF-8 text. Out: ids, and from ids the text again. `train` learns a tokenizer, `load` opens a saved one, `gpt2`
+gives GPT-2's. All three return a `Tokenizer` (tokenizer.py); which kind it is matters to nobody else.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from groundup.errors import TokenizerError, nearest
 from groundup.tokens import formats
-from groundup.tokens.fast import BytePairs
+from groundup.tokens.fast import BytePairs, suggest_vocabulary
 from groundup.tokens.simple import PUNCTUATION, Characters, Words
-from groundup.tokens.tokenizer import TextStream, Tokenizer
+from groundup.tokens.tokenizer import TextStream, Tokenizer, build, load
 
-__all__ = ["BytePairs", "Characters", "TextStream", "Tokenizer", "Words", "gpt2", "load", "train"]
+__all__ = ["BytePairs", "Characters", "TextStream", "Tokenizer", "Words", "gpt2", "load", "suggest_vocabulary", "train"]
 
 KINDS = ("chars", "words", "words-strict", "bpe")
 
@@ -29,15 +29,15 @@ def train(
     """Learn a tokenizer from streamed texts; ordinary tokens take the first ids, special tokens the last.
 
     `chars`: one id per character. `words`: one per word, and <|unk|>, added last if `special` lacks it. `words-strict`:
-    without <|unk|>. `bpe`: byte pairs up to `vocabulary` ids (default 4,096); fewer if the text has no more to merge.
-    `punctuation` is for words: what is cut off as a token of its own.
+    without <|unk|>. `bpe`: byte pairs up to `vocabulary` ids (None: `suggest_vocabulary` of the text's size), fewer if
+    the text has no more to merge. `punctuation` is for words: what is cut off as a token of its own.
     Raises TokenizerError for an unknown kind, no text, or a vocabulary that is too small.
 
     >>> train("words", ["to be or not to be"]).encode("to be, or what?")
     [3, 0, 5, 2, 5, 5]
     """
     if kind == "bpe":
-        return BytePairs.learn(texts, vocabulary=4096 if vocabulary is None else vocabulary, special=special)
+        return BytePairs.learn(texts, vocabulary=vocabulary, special=special)
     if kind not in KINDS:
         raise TokenizerError(f"unknown kind of tokenizer {kind!r}", nearest(kind, KINDS))
     names = [*special, "<|unk|>"] if kind == "words" and "<|unk|>" not in special else special
@@ -53,35 +53,13 @@ def train(
     return learnt
 
 
-def load(path: Path | str) -> Tokenizer:
-    """Open a tokenizer.json, or a folder that holds one (a model folder, or a run folder with model/ in it).
-
-    Reads what `Tokenizer.save` writes and any plain byte-level BPE such as GPT-2's; raises TokenizerError for all else.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = [path / "tokenizer.json", path / "model" / "tokenizer.json"]
-        path = next((file for file in found if file.is_file()), found[0])
-    return _build(formats.parse(formats.read_json(path), str(path)), str(path))
-
-
 def gpt2(folder: Path | str | None = None) -> Tokenizer:
     """GPT-2's tokenizer: 50,257 ids, <|endoftext|> the last. Never from the network.
 
-    Reads encoder.json and vocab.bpe from `folder`, else from $GROUNDUP_DATA/gpt2-bpe, else from tiktoken's cache; raises
-    TokenizerError saying where to get them.
+    Reads encoder.json and vocab.bpe from `folder`, else from $GROUNDUP_DATA/gpt2-bpe, else from tiktoken's cache;
+    raises TokenizerError saying where to get them.
     """
     files = {name: Path(folder) / name for name in formats.GPT2_FILES} if folder else formats.find_gpt2()
     if files is None:
         raise TokenizerError("GPT-2's vocabulary is not on this machine", formats.GPT2_ADVICE)
-    return _build(formats.read_gpt2(files), "GPT-2's vocabulary")
-
-
-def _build(parts: formats.Parts, source: str) -> Tokenizer:
-    if parts.kind == "chars":
-        return Characters(parts.vocab, parts.special)
-    if parts.kind == "words":
-        return Words(parts.vocab, parts.special, punctuation=parts.punctuation)
-    tokens = {formats.read_bytes(token): id for token, id in parts.vocab.items()}
-    merges = [(formats.read_bytes(left), formats.read_bytes(right)) for left, right in parts.merges]
-    return BytePairs(tokens, merges, parts.special)
+    return build(formats.read_gpt2(files))

@@ -1,7 +1,7 @@
 r"""Byte pair encoding, readable: the oracle that the fast path must equal.
 
-In: text. Out: learnt merges, ids, bytes. Pure Python; nothing is hidden, and learning is still quick, because it works on
-distinct words with counts and touches only the words a merge changes.
+In: text. Out: learnt merges, ids, bytes. Pure Python; nothing is hidden, and learning is still quick, because it works
+on distinct words with counts and touches only the words a merge changes.
 
 How it goes (Sennrich et al. 2016, section 3.2; on bytes: Radford et al. 2019, section 2.2):
 
@@ -36,9 +36,9 @@ BYTES: tuple[int, ...] = (*_PRINT, *_REST)
 BYTE_TO_CHAR: dict[int, str] = {b: chr(b) for b in _PRINT} | {b: chr(256 + i) for i, b in enumerate(_REST)}
 CHAR_TO_BYTE: dict[str, int] = {char: byte for byte, char in BYTE_TO_CHAR.items()}
 
-# Letters and numbers newer than Unicode 16. tiktoken and tokenizers do not know them yet and see "other signs"; the regex
-# package does. Without this list one text would be cut in two ways. tests/tokens/test_bpe.py compares every code point,
-# and fails on the day one of the three packages moves on.
+# Letters and numbers newer than Unicode 16. tiktoken and tokenizers do not know them yet and see "other signs"; the
+# regex package does. Without this list one text would be cut in two ways. tests/tokens/test_bpe.py compares every code
+# point, and fails on the day one of the three packages moves on.
 _NEWER = """
     558 58B-58C 88F C5C CDC 208F 209D-209F A7CE-A7CF A7D2 A7D4 A7DD-A7F1 AB6C-AB6D 107BB-107BF 10940-10959 10EC5-10EEE
     11B0A 11DB0-11DF1 1246F-1247F 12550-12686 16EA0-16ED3 16FF2-16FF6 187F8-187FF 18CD6-18CDA 18D09-191D2 1B123-1B128
@@ -48,8 +48,8 @@ _SKIP = "".join("-".join(chr(int(end, 16)) for end in span.split("-")) for span 
 _LETTER = rf"[\p{{L}}--[{_SKIP}]]"
 _NUMBER = rf"[\p{{N}}--[{_SKIP}]]"
 
-# GPT-2's cut: a contraction, or letters, or numbers, or other signs (each with the one space before it), or white space.
-# Where white space precedes a word, its last character is left for the next match. Nothing is ever skipped.
+# GPT-2's cut: a contraction, or letters, or numbers, or other signs (each with the one space before it), or white
+# space; where white space precedes a word, its last character is left for the next match. Nothing is ever skipped.
 _GPT2_CUT = rf"'(?:[sdmt]|ll|ve|re)| ?{_LETTER}+| ?{_NUMBER}+| ?[^\s{_LETTER}{_NUMBER}]+|\s+(?!\S)|\s+"
 _GPT2 = regex.compile(_GPT2_CUT, regex.V1)  # V1: sets within sets
 

@@ -5,7 +5,9 @@ what the two libraries would do otherwise is noted where it is put right.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -19,9 +21,10 @@ from groundup.errors import TokenizerError
 from groundup.tokens import bpe, formats
 from groundup.tokens.tokenizer import Tokenizer, check_special, check_text
 
-# GPT-2's cut as tiktoken spells it: `++` never gives back, so long words cost no backtracking. Same matches as bpe.split.
+# GPT-2's cut as tiktoken spells it: `++` never gives back, so long words cost no backtracking. It cuts as bpe.split.
 GPT2_CUT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 _LONG = 100_000  # tiktoken's engine runs out of stack on some 500,000 white-space characters before a word
+MOST = 32_768  # ids to learn when nobody says how many
 _SPACES = regex.compile(r"\s*+")
 
 Merge = tuple[bytes, bytes]
@@ -31,7 +34,7 @@ def learn(texts: Iterable[str], merges: int) -> list[bpe.Pair]:
     """The merges of `bpe.learn(bpe.count_words(texts), merges)`, learnt by `tokenizers`; the texts are streamed.
 
     The trainer gets no special tokens: it would give them the first ids, and merge into one whose name the text spells.
-    A text with a word (or white space) of 100,000 characters and more is slow: the trainer takes quadratic time in its length.
+    A word (or white space) of 100,000 characters takes it seconds, and ten times that, minutes: it is quadratic there.
     """
     learner = HFTokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -42,16 +45,34 @@ def learn(texts: Iterable[str], merges: int) -> list[bpe.Pair]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    learner.train_from_iterator(_checked(texts), trainer)
+    learner.train_from_iterator(iter(texts if isinstance(texts, Meter) else Meter(texts)), trainer)
     model = json.loads(learner.to_str())["model"]
     ids = model["vocab"]
     return [(ids[left], ids[right]) for left, right in model["merges"]]
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        check_text(text)
-        yield text
+@dataclass
+class Meter:
+    """Texts on their way to a learner: checked, and counted in `bytes` of UTF-8."""
+
+    texts: Iterable[str]
+    bytes: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            self.bytes += check_text(text)
+            yield text
+
+
+def suggest_vocabulary(size: int) -> int:
+    """How many ids suit a text of `size` bytes: a power of two near 4 * sqrt(size), from 512 to 32,768.
+
+    A rule of thumb: a token is worth its row in the table only if the text shows it often enough to learn its use.
+
+    >>> [suggest_vocabulary(size) for size in (20_000, 1_000_000, 20_000_000, 10**9)]
+    [512, 4096, 16384, 32768]
+    """
+    return min(max(2 ** round(math.log2(4 * math.sqrt(max(size, 1)))), 512), MOST)
 
 
 class BytePairs(Tokenizer):
@@ -67,29 +88,36 @@ class BytePairs(Tokenizer):
     kind = "bpe"
 
     def __init__(self, tokens: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:
-        check_special(special, {formats.show_bytes(token) for token in tokens})
+        vocab = {formats.show_bytes(token) for token in tokens} if special else set()  # as tokenizer.json spells them
+        check_special(special, vocab)
         super().__init__(len(tokens), special)
         self._tokens = dict(tokens)
         self._merges = list(merges)
+        _check_parts(self._tokens, self._merges)
         entries = [*self._tokens.items(), *((name.encode("utf-8"), id) for name, id in self.special.items())]
         self._spelled = [token for token, _ in sorted(entries, key=lambda entry: entry[1])]
-        _check_merges(self._tokens, self._merges)
 
     @classmethod
-    def learn(cls, texts: Iterable[str], *, vocabulary: int, special: Sequence[str]) -> "BytePairs":
-        """Learn up to `vocabulary` ids: 256 bytes, merges, then the special tokens.
+    def learn(cls, texts: Iterable[str], *, vocabulary: int | None = None, special: Sequence[str]) -> "BytePairs":
+        """Learn up to `vocabulary` ids: 256 bytes, merges, special tokens; None: as many as suit the text's size.
 
         Text that is short gives fewer merges than asked for; the result's `vocabulary` says how many ids there are.
-        Raises TokenizerError if the vocabulary has no room for bytes and special tokens.
+        Raises TokenizerError if there is no text, or no room for bytes and special tokens.
         """
         names = list(dict.fromkeys(special))
         least = 256 + len(names)
-        if vocabulary < least:
+        if vocabulary is not None and vocabulary < least:
             raise TokenizerError(
                 f"a vocabulary of {vocabulary} is too small for bpe",
                 f"give at least {least}: 256 bytes and {len(names)} special tokens",
             )
-        return cls.from_merges(learn(texts, vocabulary - least), names)
+        meter = Meter(texts)
+        merges = learn(meter, (vocabulary or MOST) - least)
+        if not meter.bytes:
+            raise TokenizerError("there is no text to learn from: 0 bytes", "give text that is not empty")
+        if vocabulary is None:  # the first merges are the same, however many are learnt
+            merges = merges[: max(suggest_vocabulary(meter.bytes) - least, 0)]
+        return cls.from_merges(merges, names)
 
     @classmethod
     def from_merges(cls, merges: Sequence[bpe.Pair], special: Sequence[str]) -> "BytePairs":
@@ -100,20 +128,33 @@ class BytePairs(Tokenizer):
         return cls({token: id for id, token in enumerate(spelled)}, pairs, names)
 
     def _encode(self, text: str, start: int) -> list[int]:
-        return [id for part in _parts(text) for id in self._encoding.encode_ordinary(part)]
+        check_text(text, start)
+        return [id for part in _parts(text) for id in self._encode_part(part)]
+
+    def _encode_part(self, part: str) -> list[int]:
+        if self._by_rank is None:
+            return self._by_replay.encode(part).ids
+        return self._by_rank.encode_ordinary(part)
 
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `encode(text)` as a uint32 array (T,), without a Python object per id."""
-        arrays = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
-        return np.concatenate([np.empty(0, dtype=np.uint32), *arrays])
+        if self._by_rank is None:
+            return super().encode_array(text)
+        check_text(text)
+        arrays = [self._by_rank.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
+        return np.concatenate(arrays)  # a copy: tiktoken's own arrays cannot be written to, which torch dislikes
 
     @cached_property
-    def _encoding(self) -> tiktoken.Encoding:
+    def _by_rank(self) -> tiktoken.Encoding | None:
+        """tiktoken, or None where it could give other ids than the merges."""
+        if not _merges_agree(self._tokens, self._merges):
+            return None
         return tiktoken.Encoding("groundup", pat_str=GPT2_CUT, mergeable_ranks=self._tokens, special_tokens={})
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Ids to bytes, which need not be whole UTF-8."""
-        return b"".join(self.pieces(ids))
+    @cached_property
+    def _by_replay(self) -> HFTokenizer:
+        """The merges replayed one by one, for vocabularies from elsewhere that no learning on text would give."""
+        return HFTokenizer.from_str(json.dumps(formats.bpe_json(self._tokens, self._merges, {})))
 
     def _pieces(self, ids: Sequence[int], *, first: bool) -> list[bytes]:
         return [self._spelled[id] for id in ids]
@@ -130,7 +171,6 @@ def _parts(text: str) -> Iterator[str]:
 
     A run of at least 2 * _LONG covers a multiple of _LONG with _LONG more after it, so looking there finds them all.
     """
-    check_text(text)
     start = 0
     for place in range(_LONG, len(text), _LONG):
         end = _SPACES.match(text, place).end()
@@ -140,5 +180,35 @@ def _parts(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _check_merges(tokens: Mapping[bytes, int], merges: Sequence[Merge]) -> None:
-    """Refuse a vocabulary on which tiktoken, which merges by the id of the result, could differ from replaying the merges."""
+def _check_parts(tokens: Mapping[bytes, int], merges: Sequence[Merge]) -> None:
+    """Refuse a vocabulary that lacks a byte, or a part or the result of a merge; raises TokenizerError."""
+    for byte in range(256):
+        if bytes([byte]) not in tokens:
+            raise TokenizerError(
+                f"the vocabulary has no token for byte 0x{byte:02X}", "give a byte-level BPE tokenizer"
+            )
+    for left, right in merges:
+        missing = next((token for token in (left, right, left + right) if token not in tokens), None)
+        if missing is not None:
+            raise TokenizerError(
+                f"the merge of {left!r} and {right!r} needs the token {missing!r}, which the vocabulary lacks",
+                "the file is damaged: save or copy it again",
+            )
+
+
+def _merges_agree(tokens: Mapping[bytes, int], merges: Sequence[Merge]) -> bool:
+    """Whether tiktoken gives the ids of the merges on every text.
+
+    tiktoken keeps no merges: it joins the neighbours whose union is the token with the lowest id. That is the same when
+    the results of the merges have rising ids, and every token comes out of replaying the merges on its own bytes. For
+    suppose tiktoken joined u and v, not a learnt pair, into t. No join crossed the ends of t before, so within t all
+    went as on t's bytes alone, by joins of shorter tokens only. By induction on length those were merges, so the replay
+    on t's bytes comes to [u, v] too, and stops there without reaching t. What was learnt from text always passes.
+    """
+    results = [tokens[left + right] for left, right in merges]
+    if any(later <= earlier for earlier, later in zip(results, results[1:], strict=False)):
+        return False
+    vocab = {formats.show_bytes(token): id for token, id in tokens.items()}
+    pairs = [(formats.show_bytes(left), formats.show_bytes(right)) for left, right in merges]
+    replay = models.BPE(vocab, pairs)
+    return all(len(replay.tokenize(token)) == 1 for token in vocab)

@@ -1,13 +1,14 @@
 """Tokenizer files: `tokenizer.json` (Hugging Face) out and in, GPT-2's `encoder.json` + `vocab.bpe` in.
 
-Plain data on both sides, no tokenizer classes: the classes in simple.py and fast.py say what they hold, this file says how it
-is spelt on disk. Three layouts are written, and only these are read; anything else is refused by the name of the part.
+Plain data on both sides, no tokenizer classes: the classes in simple.py and fast.py say what they hold, this file says
+how it is spelt on disk. Three layouts are written, and only these are read; of all else the part that differs is named.
 
 * characters: model WordLevel, cut at every character, fused back;
-* words:      model WordLevel, white space dropped, punctuation cut off, joined again with the punctuation rule of the book;
+* words:      model WordLevel, white space dropped, punctuation cut off, joined again by the book's rule;
 * bpe:        model BPE over stand-in characters of bytes, GPT-2's ByteLevel cut (GPT-2's own layout).
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -62,7 +63,7 @@ def cut_pattern(punctuation: str) -> str:
 
 
 def tight(punctuation: str) -> str:
-    """The punctuation that takes no space before it when words are joined again: all but the underscore, as in the book."""
+    """The punctuation that takes no space before it when words are joined again: the book's, all but the underscore."""
     return punctuation.replace("_", "")
 
 
@@ -104,7 +105,8 @@ def read_bytes(token: str) -> bytes:
         return bytes(CHAR_TO_BYTE[char] for char in token)
     except KeyError as error:
         raise TokenizerError(
-            f"the token {token!r} is not byte-level: {error.args[0]!r} stands for no byte", "give a byte-level BPE tokenizer"
+            f"the token {token!r} is not byte-level: {error.args[0]!r} stands for no byte",
+            "give a byte-level BPE tokenizer",
         ) from None
 
 
@@ -135,18 +137,28 @@ def _document(model: Json, special: Mapping[str, int], *, cut: Json, decoder: Js
 
 
 def write(folder: Path, files: Mapping[str, Json]) -> None:
-    """Write JSON files into `folder` (made if absent), each aside first and then renamed, so that none is ever half there."""
+    """Write JSON files into `folder` (made if absent), each aside, then renamed: none is ever half there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            aside = folder / f".{name}.{os.getpid()}.tmp"
-            with aside.open("w", encoding="utf-8", newline="\n") as file:
-                json.dump(content, file, ensure_ascii=False, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, folder / name)
+            _write_whole(folder / name, json.dumps(content, ensure_ascii=False, indent=2))
     except OSError as error:
-        raise TokenizerError(f"cannot write the tokenizer to {folder}: {error}", "choose a folder you can write to") from None
+        if error.errno == errno.ENOSPC:  # not the person's mistake: the command line says it in its own way
+            raise
+        advice = "choose a folder that you can write to"
+        raise TokenizerError(f"cannot write the tokenizer to {folder}: {error.strerror}", advice) from None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Json:
@@ -156,9 +168,13 @@ def read_json(path: Path) -> Json:
     except FileNotFoundError:
         raise TokenizerError(f"no tokenizer at {path}", "give a tokenizer.json or a folder that holds one") from None
     except OSError as error:
-        raise TokenizerError(f"cannot read {path}: {error.strerror or error}", "check the path and its permissions") from None
+        raise TokenizerError(
+            f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise TokenizerError(f"{path} is not a JSON file: {error}", "the file is damaged: save or copy it again") from None
+        raise TokenizerError(
+            f"{path} is not a JSON file: {error}", "the file is damaged: save or copy it again"
+        ) from None
     if not isinstance(content, dict):
         raise TokenizerError(f"{path} holds a JSON {type(content).__name__}, not an object", "give a tokenizer.json")
     return content
@@ -176,12 +192,13 @@ class Parts:
 
 
 def parse(document: Json, source: str) -> Parts:
-    """Take a tokenizer.json apart; raises TokenizerError naming the part that is not supported. `source` is for messages."""
+    """Take a tokenizer.json apart; raises TokenizerError naming the part of `source` that is not supported."""
     try:
         model = document["model"]
         special = _special(document, source)
         vocab = {token: id for token, id in model["vocab"].items() if token not in special}
         _check_ids([*vocab.values(), *special.values()], source)
+        "".join([*vocab, *special]).encode("utf-8")  # half a surrogate pair raises a ValueError
         if document.get("normalizer") is not None:
             raise _unsupported("a normalizer (it changes text before it is cut)", source)
         if model.get("type") == "WordLevel":
@@ -193,14 +210,16 @@ def parse(document: Json, source: str) -> Parts:
         raise _unsupported(f"the model type {model.get('type')!r}", source)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise TokenizerError(f"{source} is not a tokenizer.json: {reason}", "the file is damaged: save or copy it again") from None
+        raise TokenizerError(
+            f"{source} is not a tokenizer.json: {reason}", "the file is damaged: save or copy it again"
+        ) from None
 
 
 def _special(document: Json, source: str) -> dict[str, int]:
     """The added tokens by name; only ones that match as they are written, wherever they stand."""
     special: dict[str, int] = {}
     for token in document.get("added_tokens") or []:
-        odd = [name for name in ("lstrip", "rstrip", "single_word", "normalized") if token.get(name)]
+        odd = [name for name in ("lstrip", "rstrip", "single_word") if token.get(name)]
         if odd or not token.get("special", False):
             raise _unsupported(f"the added token {token['content']!r} ({odd[0] if odd else 'not special'})", source)
         special[str(token["content"])] = token["id"]
@@ -209,6 +228,8 @@ def _special(document: Json, source: str) -> dict[str, int]:
 
 def _check_ids(ids: list[Any], source: str) -> None:
     """Ids must be 0, 1, 2 ... without holes or repeats."""
+    if any(type(id) is not int for id in ids):
+        raise TypeError("an id is not a whole number")
     if sorted(ids) != list(range(len(ids))):
         seen: set[int] = set()
         twice = next((id for id in ids if id in seen or seen.add(id)), None)  # type: ignore[func-returns-value]
@@ -223,11 +244,16 @@ def _parse_word_level(document: Json, vocab: dict[str, int], special: dict[str, 
     again = characters_json(vocab, special, None)
     if document["pre_tokenizer"]["type"] == "Sequence":
         pattern = document["pre_tokenizer"]["pretokenizers"][1]["pattern"]["Regex"].removesuffix("|--")
-        found = replace(found, kind="words", punctuation=re.sub(r"\\(.)", r"\1", pattern[1:-1]) if pattern[:1] == "[" else "")
+        found = replace(
+            found, kind="words", punctuation=re.sub(r"\\(.)", r"\1", pattern[1:-1]) if pattern[:1] == "[" else ""
+        )
         again = words_json(vocab, special, None, found.punctuation)
     for part in ("pre_tokenizer", "decoder", "post_processor"):
         if document.get(part) != again[part]:
             raise _unsupported(f"its {part} (for a WordLevel model)", source)
+    odd = next((token for token in vocab if not token or (len(token) > 1 and found.kind == "chars")), None)
+    if odd is not None:
+        raise _unsupported(f"the token {odd!r} (for {found.kind})", source)
     return found
 
 
@@ -291,7 +317,9 @@ def read_gpt2(files: Mapping[str, Path]) -> Parts:
         try:
             content = files[name].read_bytes()
         except OSError as error:
-            raise TokenizerError(f"cannot read GPT-2's {name} at {files[name]}: {error.strerror}", GPT2_ADVICE) from None
+            raise TokenizerError(
+                f"cannot read GPT-2's {name} at {files[name]}: {error.strerror}", GPT2_ADVICE
+            ) from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise TokenizerError(f"{files[name]} is not GPT-2's {name}: its sha256 differs", GPT2_ADVICE)
     vocab = read_json(files["encoder.json"])

@@ -8,7 +8,7 @@ The file, all numbers little-endian:
     offset 8     4 bytes   format version
     offset 12    4 bytes   length of the JSON that follows
     offset 16    4 bytes   CRC-32 of that JSON
-    offset 20              JSON: dtype, tokens, documents, bytes (of text), vocabulary, fingerprint, crc32 (of what follows)
+    offset 20              that JSON, a `Header`
     offset 1024            the ids: uint16 if the vocabulary fits, else uint32; zeros up to a multiple of 8 bytes
     then                   where each document starts: uint64, counted in ids
 
@@ -95,7 +95,9 @@ class Shards:
                 header = _read_header(path, file)
             size = path.stat().st_size
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}", "make the shards with `groundup prepare`") from None
+            raise DataError(
+                f"cannot read {path}: {error.strerror}", "make the shards with `groundup prepare`"
+            ) from None
         if size != header.size:
             state = "truncated" if size < header.size else "longer than it should be"
             raise DataError(f"{path} is {state}: {size:,} bytes, its header says {header.size:,}", AGAIN)
@@ -191,7 +193,9 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ids.close()
         self._starts.close()
 
@@ -250,7 +254,9 @@ def _reopen(path: Path, size: int, *, fresh: bool) -> BinaryIO:
     try:
         file = path.open("r+b" if path.exists() and not fresh else "w+b")
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}", "choose another --out, or check permissions") from None
+        raise DataError(
+            f"cannot write {path}: {error.strerror}", "choose another --out, or check permissions"
+        ) from None
     found = file.seek(0, os.SEEK_END)
     if found < size and not fresh:
         file.close()

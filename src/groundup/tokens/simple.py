@@ -1,7 +1,7 @@
 """The two simplest tokenizers: one id per character, one id per word.
 
-In: text. Out: ids in the order of the sorted vocabulary. Both learn by listing what occurs; neither can express what it never
-saw, so an unknown character or word is an error that names it, unless the vocabulary has the special token <|unk|>.
+In: text. Out: ids in the order of the sorted vocabulary. Both learn by listing what occurs; neither can express what it
+never saw, so an unknown character or word is an error that names it, unless there is the special token <|unk|>.
 """
 
 import re
@@ -53,7 +53,7 @@ class Characters(Tokenizer):
 
     def _lookup(self, text: str, start: int) -> np.ndarray:
         """One table look-up for the whole text: code points (T,) -> ids (T,)."""
-        check_text(text)
+        check_text(text, start)
         points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         ids = self._table[np.minimum(points, len(self._table) - 1)]
         missing = np.flatnonzero(ids < 0)
@@ -87,8 +87,8 @@ class Characters(Tokenizer):
 class Words(Tokenizer):
     """One id per word or punctuation mark, cut by a regular expression (the book's two simple tokenizers).
 
-    Decoding joins with one space, and none before punctuation, so the spacing of the text is lost: `"It's` comes back as
-    `" It' s`.
+    Decoding joins with one space, and none before punctuation, so the spacing of the text is lost: `"It's` comes back
+    as `" It' s`.
 
     >>> tokenizer = Words.learn(["the cat sat."], special=["<|unk|>"])
     >>> tokenizer.encode("the dog sat."), tokenizer.decode([3, 4, 2, 0])
@@ -115,7 +115,7 @@ class Words(Tokenizer):
         return cls(*_number(seen - set(special), special), punctuation=punctuation)
 
     def _encode(self, text: str, start: int) -> list[int]:
-        check_text(text)
+        check_text(text, start)
         words, unknown = split_words(text, self.punctuation), self.unknown
         if unknown is not None:
             return [self._vocab.get(word, unknown) for word in words]

@@ -1,12 +1,13 @@
 """Tokenizer: the one face of all tokenizers. Text in, ids out; ids in, text out; saved as a folder anyone can open.
 
-Special tokens (end of text, begin, padding ...) never enter through user text: `encode` reads "<|endoftext|>" as thirteen plain
+Special tokens (end of text, begin, padding ...) never enter through user text: `encode` reads "<|endoftext|>" as plain
 characters, unless the caller says `special=True` or names the ones allowed. By id they can always be used.
 """
 
 import codecs
 import hashlib
 import json
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -81,7 +82,7 @@ class Tokenizer(ABC):
         return np.array(self._encode(text, 0), dtype=np.uint32)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text; bytes that are not UTF-8 become U+FFFD. Raises TokenizerError for an id outside the vocabulary."""
+        """Ids to text, with U+FFFD for bytes that are not UTF-8; raises TokenizerError for an id outside 0..V-1."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -93,7 +94,7 @@ class Tokenizer(ABC):
         return self._pieces(self._checked(ids), first=True)
 
     def byte_lengths(self) -> np.ndarray | None:
-        """How many bytes of text each id stands for, int64 (V,), special tokens 0; None where that is not fixed (words)."""
+        """Bytes of text each id stands for, int64 (V,), special tokens 0; None where that is not fixed (words)."""
         lengths = np.array([len(piece) for piece in self._pieces(range(self.vocabulary), first=True)], dtype=np.int64)
         lengths[list(self.special.values())] = 0
         return lengths
@@ -176,17 +177,16 @@ class Tokenizer(ABC):
         return names
 
     def _checked(self, ids: Iterable[int]) -> list[int]:
-        """Ids as plain ints, every one inside the vocabulary."""
-        array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
-        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            what = f"{array.ndim} dimensions" if array.ndim != 1 else f"type {array.dtype}"
-            raise TokenizerError(f"ids must be one row of whole numbers, not {what}", "give a list of ids")
-        wrong = array[(array < 0) | (array >= self.vocabulary)]
-        if wrong.size:
-            raise TokenizerError(
-                f"id {wrong[0]} is outside the vocabulary of {self.vocabulary}", "is this the model's own tokenizer?"
-            )
-        return array.tolist()
+        """Ids as plain ints, every one inside the vocabulary; arrays and tensors are welcome."""
+        try:
+            numbers = [operator.index(id) for id in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+        except TypeError as error:
+            raise TokenizerError(f"ids must be one row of whole numbers: {error}", "give a list of ids") from None
+        if numbers and (min(numbers) < 0 or max(numbers) >= self.vocabulary):
+            wrong = next(id for id in numbers if not 0 <= id < self.vocabulary)
+            what = f"id {wrong} is outside the vocabulary of {self.vocabulary:,}"
+            raise TokenizerError(what, f"ids go from 0 to {self.vocabulary - 1:,}: is this the model's own tokenizer?")
+        return numbers
 
 
 class TextStream:
@@ -211,20 +211,50 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
+def load(path: Path | str) -> Tokenizer:
+    """Open a tokenizer.json, or a folder that holds one (a model folder, or a run folder with model/ in it).
+
+    Reads what `Tokenizer.save` writes and any plain byte-level BPE such as GPT-2's; raises TokenizerError for all else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / "tokenizer.json", path / "model" / "tokenizer.json"]
+        path = next((file for file in found if file.is_file()), found[0])
+    return build(formats.parse(formats.read_json(path), str(path)))
+
+
+def build(parts: formats.Parts) -> Tokenizer:
+    """The tokenizer that a file describes."""
+    from groundup.tokens import fast, simple  # they build on this file, so they cannot be imported before it
+
+    if parts.kind == "chars":
+        return simple.Characters(parts.vocab, parts.special)
+    if parts.kind == "words":
+        return simple.Words(parts.vocab, parts.special, punctuation=parts.punctuation)
+    tokens = {formats.read_bytes(token): id for token, id in parts.vocab.items()}
+    merges = [(formats.read_bytes(left), formats.read_bytes(right)) for left, right in parts.merges]
+    return fast.BytePairs(tokens, merges, parts.special)
+
+
 def check_special(special: Mapping[str, int], ordinary: Collection[str]) -> None:
     """Refuse special tokens that are empty or also ordinary tokens; raises TokenizerError."""
     for name in special:
+        check_text(name)
         if not name or name in ordinary:
             what = "the empty string" if not name else f"{name!r}, already an ordinary token,"
             raise TokenizerError(f"{what} cannot be a special token", "choose a name such as <|endoftext|>")
 
 
-def check_text(text: str) -> None:
-    """Refuse text that is not Unicode: a lone surrogate has no UTF-8. Raises TokenizerError naming it and its place."""
+def check_text(text: str, start: int = 0) -> int:
+    """The size of text in bytes of UTF-8; raises TokenizerError for half a surrogate pair, which has no UTF-8.
+
+    `start` is the offset of `text` in what the person gave, for the message.
+    """
     try:
-        text.encode("utf-8")
+        return len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
+        code, place = f"U+{ord(text[error.start]):04X}", start + error.start
         raise TokenizerError(
-            f"the text holds half a surrogate pair, U+{ord(text[error.start]):04X}, at character {error.start:,}",
+            f"the text holds half a surrogate pair, {code}, at character {place:,}",
             "it was decoded wrongly: read the file as UTF-8, or repair it with text.encode('utf-16', 'surrogatepass')",
         ) from None

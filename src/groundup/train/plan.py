@@ -14,7 +14,7 @@ from groundup.batches.batch import next_token
 from groundup.errors import SettingsError, UserError
 from groundup.losses import Loss
 from groundup.machine import Machine
-from groundup.model.config import count_parameters, training_bytes
+from groundup.model.config import BigramConfig, ModelConfig, count_parameters, training_bytes
 from groundup.optim import Schedule
 from groundup.settings import Pretrain
 
@@ -128,20 +128,28 @@ def parse_span(text: str) -> tuple[float, int]:
     return 0.0, int(float(text))
 
 
-def preflight(model: nn.Module, loss: Loss, plan: Plan, *, machine: Machine, data: tuple[int, int]) -> Preflight:
-    """Estimate memory and time; raises UserError where the memory would not be enough.
-
-    data: tokens for training and for validation. Leaves weights, gradients and random numbers as they were.
-    """
-    config = model.config
-    counts = count_parameters(config)
-    wanted = training_bytes(config, batch=plan.micro_batch, context=config.context, dtype=machine.dtype_name)
+def check_memory(config: ModelConfig | BigramConfig, plan: Plan, machine: Machine) -> tuple[int, int]:
+    """Bytes the training will take, and bytes free; raises UserError where it would fill more than 90 % of them."""
+    wanted = training_bytes(config, batch=plan.micro_batch, context=config.context, bf16=machine.dtype_name == "bf16")
     free = machines.memory(machine.device)
     if wanted > 0.9 * free:
         raise UserError(
             f"training needs about {wanted / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free",
             "lower --micro-batch (the result stays the same), then --context or --size",
         )
+    return wanted, free
+
+
+def preflight(
+    model: nn.Module, loss: Loss, plan: Plan, *, machine: Machine, data: tuple[int, int], memory: tuple[int, int]
+) -> Preflight:
+    """Gather the figures of a run, and measure the time of one micro-batch.
+
+    data: tokens for training and for validation; memory: bytes wanted and free, from `check_memory`. Weights, gradients
+    and random numbers are afterwards as they were.
+    """
+    config, (wanted, free) = model.config, memory
+    counts = count_parameters(config)
     seconds = plan.steps * plan.accumulate * _probe(model, loss, plan, machine)
     return Preflight(counts.total, counts.body, config.vocabulary, config.context, *data, plan.steps,
                      plan.tokens_per_step, plan.epochs, wanted, free, seconds)  # fmt: skip

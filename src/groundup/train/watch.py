@@ -51,9 +51,7 @@ class Watch:
             )
 
     def _write(self, step: Step) -> None:
-        record = {
-            "kind": "train",
-            "step": step.number,
+        values = {
             "loss": step.loss,
             "lr": step.lr,
             "gradient_norm": step.gradient_norm,
@@ -61,7 +59,9 @@ class Watch:
             "seconds": round(self.progress.seconds, 3),
             "tokens_per_second": round(self.rate()),
         }
-        self.journal.write(record | ({"skipped": step.skipped} if step.skipped else {}) | step.metrics)
+        if step.skipped:
+            values["skipped"] = step.skipped
+        self.journal.write(step.number, kind="train", **values, **step.metrics)
 
     def rate(self) -> float:
         """Training tokens a second since this process began; saving, evaluating and sampling are not counted."""
@@ -105,7 +105,7 @@ class Watch:
             card = job.card | {"steps": step, "tokens_seen": self.progress.tokens, "validation_loss": score.loss}
             folder.save_model(job.out / "best", job.model, job.tokenizer, card=card)
         record = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
-        self.journal.write({"kind": "eval", "step": step} | record | {"tokens": self.progress.tokens})
+        self.journal.write(step, kind="eval", **record, tokens=self.progress.tokens)
         train = "" if math.isnan(self.loss) else f"train {self.loss:.3f}  "
         bits = "" if score.bits_per_byte is None else f"  bits per byte {score.bits_per_byte:.3f}"
         self.line.say(f"step {step:>6}  {train}validation {score.loss:.3f}  perplexity {score.perplexity:,.2f}{bits}")

@@ -76,6 +76,9 @@ class State:
         """Make the changes."""
         for effect in effects:
             fact = tuple(binding.get(term, term) for term in effect.terms)
+            if effect.ends and "_" not in fact:
+                self.facts.discard(fact)
+                continue
             if effect.ends:
                 self.facts = {other for other in self.facts if not same(fact, other)}
                 continue
@@ -91,10 +94,12 @@ def is_free(term: str) -> bool:
 
 
 def agree(term: str, value: str, values: dict[str, str]) -> bool:
-    """Whether `term` can be `value`; a free letter takes it."""
-    if term == "_":
-        return True
-    return values.setdefault(term, value) == value if is_free(term) else term == value
+    """Whether `term` can be `value`; a free letter takes it, unless another letter has it: roles are always different."""
+    if term == "_" or not is_free(term):
+        return term in ("_", value)
+    if term not in values and value in values.values():
+        return False
+    return values.setdefault(term, value) == value
 
 
 def same(pattern: Fact, fact: Fact) -> bool:

@@ -21,9 +21,12 @@ SLOT = re.compile(r"\{(?:(\w+) )?([A-Z])(?:=(\w+))?\}")
 SENTENCE_END = re.compile(r"[.!?]\"? (?=[A-Z\"])")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Act:
-    """One kind of event: what must be true before it, what it changes, and the ways to say it."""
+    """One kind of event: what must be true before it, what it changes, and the ways to say it.
+
+    No two acts are equal, however alike, which also makes them quick to look up.
+    """
 
     name: str
     needs: str
@@ -54,9 +57,9 @@ class Row:
     by_pronoun: str
     last_person: str  # the person whom a pronoun in the next sentence means
 
-    def fits(self, binding: dict[str, str]) -> bool:
-        """Whether the pattern may be filled with these values (`{A=Mira}` fits only A = Mira)."""
-        return all(binding[s.letter] == s.value for s in self.parts if isinstance(s, Slot) and s.value)
+    def only(self) -> Slot | None:
+        """The slot that takes one value and no other (`{A=Mira}`), if there is one."""
+        return next((part for part in self.parts if isinstance(part, Slot) and part.value), None)
 
     def fill(self, binding: dict[str, str]) -> str:
         """The sentence with every slot written out."""
@@ -143,18 +146,30 @@ def skeleton(text: str) -> tuple[str, list[Word]]:
     return value_pattern().sub(blank, text), words
 
 
-def compiled(act: Act) -> list[tuple[str, Reading]]:
-    """Every phrase of an act in each of its readings, with the skeleton it is found by."""
+@cache
+def rows(act: Act) -> tuple[tuple[Row, Row | None], ...]:
+    """The phrases of an act, each as it reads with a name and, if a pronoun may open it, with the pronoun."""
     found = []
     for phrase in act.phrases:
-        for parts, by_pronoun in variants(phrase):
-            row = Row(act, parts, by_pronoun, last_person(parts))
-            found.append(reading(row))
-    return found
+        named, *rest = [Row(act, parts, pronoun, last_person(parts)) for parts, pronoun in variants(phrase)]
+        found.append((named, rest[0] if rest else None))
+    return tuple(found)
+
+
+def ways(act: Act, binding: dict[str, str]) -> tuple[tuple[Row, Row | None], ...]:
+    """Those rows of an act that can be filled with these values (`{A=Mira}` takes only A = Mira)."""
+    slot = rows(act)[0][0].only()
+    return ways_with(act, binding[slot.letter]) if slot else rows(act)
+
+
+@cache
+def ways_with(act: Act, value: str) -> tuple[tuple[Row, Row | None], ...]:
+    """Those rows of an act that are for this value alone."""
+    return tuple(pair for pair in rows(act) if (slot := pair[0].only()) and slot.value == value)
 
 
 def variants(phrase: str) -> list[tuple[tuple[str | Slot, ...], str]]:
-    """The phrase as parts: once, or twice if a pronoun opens it (then also with the name in its place)."""
+    """The phrase as parts, and the person whom an opening pronoun means: with the name first, then with the pronoun."""
     parts: list[str | Slot] = []
     opener: int | None = None
     seen: set[str] = set()
@@ -172,7 +187,7 @@ def variants(phrase: str) -> list[tuple[tuple[str | Slot, ...], str]]:
     pronoun = parts[opener]
     assert isinstance(pronoun, Slot)
     name = [Slot(pronoun.letter, "")] + (["'s"] if pronoun.form.lower() == "his" else [])
-    return [(tuple(parts), pronoun.letter), (tuple(parts[:opener] + name + parts[opener + 1 :]), "")]
+    return [(tuple(parts[:opener] + name + parts[opener + 1 :]), ""), (tuple(parts), pronoun.letter)]
 
 
 def last_person(parts: tuple[str | Slot, ...]) -> str:
@@ -220,6 +235,8 @@ def read(reading: Reading, words: list[Word], focus: str) -> tuple[dict[str, str
         if not focus:
             return binding, f"it is not clear whom {words[0].text!r} means"
         binding.setdefault(reading.row.by_pronoun, focus)
+    if len(set(binding.values())) < len(binding):
+        return binding, "one and the same cannot play two parts here"
     for slot, word in zip(reading.slots, words, strict=True):
         if slot.letter and binding[slot.letter] not in members(world.KINDS[slot.letter]):
             return binding, f"{word.text!r} is not a {world.KINDS[slot.letter]}"

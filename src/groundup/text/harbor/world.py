@@ -36,7 +36,7 @@ class Person:
 
 PEOPLE = (
     Person("Mira", True, "baker", "bakery", "talking to the dough", "a warm loaf"),
-    Person("Odo", False, "lighthouse keeper", "lighthouse", "polishing the lamp", "a candle"),
+    Person("Odo", False, "lamp keeper", "lighthouse", "polishing the lamp", "a candle"),
     Person("Bruno", False, "fisherman", "pier", "waiting for a fish", "a fat herring", "Slow Herring"),
     Person("Nell", True, "crab catcher", "steps", "counting crabs", "a friendly crab", "Brave Crab"),
     Person("Fenn", False, "ferryman", "ferry", "painting the oars", "a free ride", "Old Duchess"),
@@ -69,7 +69,7 @@ THINGS = (
 FOODS = ("herring pie", "apple cake", "honey cake", "onion tart", "sausage", "cheese")
 PETS = ("seal", "kitten", "duckling", "otter", "owl", "puppy")
 PET_NAMES = ("Pudding", "Button", "Pepper", "Crumb", "Noodle", "Bean")
-MACHINES = {"bell": "chapel", "clock": "square", "pump": "well", "lamp": "bridge", "wheel": "mill"}
+MACHINES = {"bell": "market", "clock": "square", "pump": "well", "lamp": "bridge", "wheel": "mill"}
 
 # The kind of value that a letter stands for in a sentence pattern; the same letters name the roles of a plot.
 KINDS = {"A": "person", "B": "person", "C": "person", "O": "thing", "X": "thing", "Y": "thing", "F": "food"}

@@ -9,10 +9,10 @@ from groundup.text.harbor.sentences import act
 BOTTLE = Plot(
     "bottle",
     roles="A B C O P:shore Q=home.B R=home.C",
-    script="""title dawn meet / find old? (
-        lonely visit[P=Q] show admit / (stay dance[P=P] toes)
-        | wish old2? carry visit[P=Q] hand quirk? / late
-        | love deliver dear / march answer bench) coda""",
+    script="""title (dawn | | ) meet / find (old | | ) (
+        lonely visit[P=Q] show admit / dance toes
+        | wish carry / visit[P=Q] hand quirk? late
+        | love deliver / dear march answer bench) coda""",
     acts=(
         act(
             "title", "start", "+plot bottle, +lead A, +known A",
@@ -20,9 +20,9 @@ BOTTLE = Plot(
             "A letter for {A}",
         ),
         act(
-            "find", "plot bottle, lead A, calm, at A _, shore P", "-calm, +letter, +at A P",
+            "find", "plot bottle, lead A, calm, at A _, shore P", "-calm, +letter, +at A P, +found P",
             "{At P} {he A} found a bottle with a letter in it.",
-            "{He A} was walking {at P} when a bottle rolled up and hit {him A} on the toe. There was a letter in it.",
+            "{At P} a bottle hit {him A} on the toe, and there was a letter in it.",
             "{At P} lay a green bottle, and in the bottle was a letter.",
         ),
         act(
@@ -32,33 +32,33 @@ BOTTLE = Plot(
         ),
         act(
             "lonely", "letter, lead A, not from _", "+from B, +known B, +errand",
-            "\\"I have nobody to dance with,\\" said the letter. \\"Please come soon. Your {B}.\\"",
-            "\\"Whoever finds this,\\" said the letter, \\"please come and dance with me. {B}.\\"",
+            "\"I have nobody to dance with,\" said the letter. \"Please come soon. Your {B}.\"",
+            "\"Whoever finds this,\" said the letter, \"please come and dance with me. {B}.\"",
         ),
         act(
             "show", "from B, letter, lead A, at A P, at B P", "+shown",
-            "\\"Did you write this?\\" asked {A}.",
+            "\"Did you write this?\" asked {A}.",
             "{A} said nothing and held up the letter.",
         ),
         act(
             "admit", "shown, from B, letter", "-shown, +hope",
-            "\\"Twenty years ago,\\" said {B}, and turned as red as a boiled crab.",
-            "{B} read it and blew {his B} nose for a long time. \\"I was young,\\" said {he B}.",
+            "\"Twenty years ago,\" said {B}, and turned as red as a boiled crab.",
+            "{B} read it and blew {his B} nose for a long time.",
         ),
         act(
-            "dance", "hope, lead A, from B, shore R, at A P, at B P", "-hope, +at A R, +at B R, +danced",
-            "That evening {A} and {B} danced {at R} until the moon went home.",
-            "So {A} took {B} by the hand, and they went to {R} and danced until it was dark.",
+            "dance", "hope, lead A, from B, found P, at A Q, at B Q", "-hope, +at A P, +at B P, +danced",
+            "That evening {A} and {B} danced {at P} until the moon went home.",
+            "So {A} took {B} by the hand, and they went to {P} and danced.",
         ),
         act(
             "toes", "danced, lead A, from B", "-danced, +done",
-            "{A} stepped on the toes of {B} four times, and {B} said thank you every time.",
+            "{A} stepped on {B}'s toes four times, and {B} said thank you every time.",
             "{B} had waited twenty years, and it was worth every one of them.",
         ),
         act(
             "wish", "letter, lead A, not from _", "+from B, +known B, +wish O, +errand",
-            "\\"For my birthday I would like {a O},\\" said the letter. \\"Your {B}.\\"",
-            "\\"Dear sea,\\" said the letter, \\"please send me {a O}. Your {B}.\\"",
+            "\"For my birthday I would like {a O},\" said the letter. \"Your {B}.\"",
+            "\"Dear sea,\" said the letter, \"please send me {a O}. Your {B}.\"",
         ),
         act(
             "carry", "wish O, lead A, not has _ O", "+has A O",
@@ -68,22 +68,22 @@ BOTTLE = Plot(
         act(
             "hand", "wish O, from B, has A O, at A P, at B P", "-wish O, +has B O, +new O, +late",
             "{A} said nothing and gave {B} the {O}.",
-            "\\"The sea sends you this,\\" said {A}, and gave {B} the {O}.",
+            "\"The sea sends you this,\" said {A}, and gave {B} the {O}.",
         ),
         act(
-            "late", "late, from B, has B O", "-late, -new O, +done",
-            "\\"The sea is slow,\\" said {B}, and hugged the {O}, \\"but it is kind.\\"",
-            "{B} laughed and cried at the same time, and slept with the {O} in {his B} arms.",
+            "late", "late, from B, has B O, found P", "-late, -new O, +done",
+            "\"So the sea can read,\" said {B}, and took the {O} to {P} to say thank you.",
+            "Now {B} goes to {P} every morning, with the {O}, to say thank you.",
         ),
         act(
             "love", "letter, lead A, not from _", "+from B, +to C, +known B, +known C",
-            "\\"Dear {C},\\" said the letter, \\"I like you more than herring. Your {B}.\\"",
-            "\\"Dear {C}, will you marry me?\\" said the letter. \\"If not, please send the bottle back. Your {B}.\\"",
+            "\"Dear {C},\" said the letter, \"I like you more than herring. Your {B}.\"",
+            "\"Dear {C},\" said the letter, \"will you marry me? Your {B}.\"",
         ),
         act(
             "deliver", "to C, letter, lead A, home C R, not at C _", "+at C R, +at A R, +read C",
-            "{A} ran to {R} and gave the letter to {C} the {job C}, who was {busy C}.",
-            "{At R} {C} the {job C} was {busy C}. \\"You have post,\\" said {A}.",
+            "{A} took it to {R}, to {C} the {job C}, who was {busy C}.",
+            "{At R} {C} the {job C} was {busy C}. \"You have post,\" said {A}.",
         ),
         act(
             "dear", "read C, to C", "-read C, +moved C",
@@ -97,12 +97,224 @@ BOTTLE = Plot(
         ),
         act(
             "answer", "meeting, from B, to C", "-meeting, +yes",
-            "\\"Yes,\\" said {C}. \\"Yes, you slow, silly man,\\" hm",
+            "\"Yes,\" said {C}. \"But what took you so long?\"",
+            "\"The answer is yes,\" said {C}, and kissed {B} on the nose.",
         ),
         act(
-            "bench", "yes, from B, to C", "-yes, +done",
-            "Now {B} and {C} share one bench, one blanket and one herring.",
-            "They were married by Sunday, and {A} carried the bottle.",
+            "bench", "yes, from B, to C, found P, lead A", "-yes, +done",
+            "Now {B} and {C} have a bench {at P}, and one herring for two.",
+            "They were married {at P}, and {A} carried the bottle.",
         ),
     ),
 )  # fmt: skip
+
+PARTY = Plot(
+    "party",
+    roles="A B C O F P:town Q=home.B R=home.C",
+    script="""title (dawn | | ) meet / plan whisper[P=R] sad[P=Q] / lure surprise / (gift quirk? | cake bite?) joy coda""",
+    acts=(
+        act(
+            "title", "start", "+plot party, +lead A, +known A, +guest B, +known B",
+            "{A} and the birthday of {B}",
+            "{A} has a surprise for {B}",
+        ),
+        act(
+            "plan", "plot party, guest B, lead A, calm, at A _", "-calm, +plan",
+            "It was {B}'s birthday, and {A} had a secret plan.",
+            "Today was {B}'s birthday. \"Not a word,\" said {A} to the cat.",
+        ),
+        act(
+            "whisper", "plan, lead A, home C P, not at C _, not brings _ _", "+known C, +at C P, +at A P, +brings C F",
+            "{At P} {he A} whispered something to {C} the {job C}, who promised to bring {a F}.",
+            "{He A} told {C} the {job C}, and {C} promised to bring {a F}.",
+        ),
+        act(
+            "sad", "plan, guest B, home B P, brings _ _, not at B _", "-plan, +at B P, +sad B",
+            "Meanwhile {B} the {job B} was {busy B} {at P} and thought that nobody remembered.",
+            "{At P} {B} the {job B} was {busy B}, all alone, and sighing.",
+        ),
+        act(
+            "lure", "guest B, lead A, sad B, town P, brings C _", "+at A P, +at C P, +called B P",
+            "Then {A} sent a note to {B}: \"Come to {P}. There is a whale.\"",
+            "\"Come quickly to {P},\" {A} wrote to {B}. \"The cat is stuck.\"",
+        ),
+        act(
+            "surprise", "called B P, sad B", "-called B P, -sad B, +at B P, +party",
+            "{B} came running. \"Surprise!\" shouted the whole town, and a gull fell into the soup.",
+            "When {B} came to {P}, everybody sang, some of them the same song.",
+        ),
+        act(
+            "gift", "party, lead A, guest B, at A P, at B P, not has B _", "+has B O, +new O",
+            "{A} gave {B} {a O} with a ribbon on it.",
+            "From {A} there was {a O}, and {B} opened it with both hands.",
+        ),
+        act(
+            "cake", "party, brings C F, guest B", "-brings C F, -new _, +cake F",
+            "{C} carried in the {F} with a candle on top.",
+            "Then {C} brought the {F}, and it was as big as a wheel.",
+        ),
+        act(
+            "bite", "cake F, party", "-cake F",
+            "There was one bite missing, and Admiral the cat looked at the sky.",
+            "Soon the {F} was gone, and Admiral the cat was as round as the moon.",
+        ),
+        act(
+            "joy", "party, guest B, lead A, not sad B, not has B _", "-party, +done",
+            "{B} was so happy that {he B} forgot how old {he B} was.",
+            "\"I thought you had all forgotten,\" said {B}, and had to sit down.",
+            "{B} hugged {A} first, and then everybody else, and then the cat.",
+        ),
+        act(
+            "joy", "party, guest B, lead A, has B O", "-party, -new O, +done",
+            "{B} hugged {A} first, and then everybody else, and then the {O}.",
+            "{B} danced with the {O} until {he B} had to sit down.",
+            "\"I thought you had all forgotten,\" said {B}, and kissed the {O}.",
+        ),
+    ),
+)  # fmt: skip
+
+SOUP = Plot(
+    "soup",
+    roles="A B C P:town Q=home.A",
+    script="""title (dawn | | ) meet / cook leave salt (air | gull | | | ) again / back taste confess (sea | potatoes) coda""",
+    acts=(
+        act(
+            "title", "start", "+plot soup, +lead A, +known A",
+            "{A} and the festival soup",
+            "The soup of {A}",
+        ),
+        act(
+            "cook", "plot soup, lead A, calm, at A _, town P", "-calm, +soup P, +at A P",
+            "For the festival {he A} was cooking soup {at P}.",
+            "{At P} {he A} was cooking soup in a pot as big as a boat.",
+        ),
+        act(
+            "leave", "soup P, lead A, at A P, home A Q", "+at A Q, +alone",
+            "Then {he A} remembered the bowls and ran back to {Q}.",
+            "But the spoons were still {at Q}, so {he A} went to get them.",
+        ),
+        act(
+            "salt", "soup P, alone, not at B _, not salted _", "+known B, +at B P, +salted B",
+            "{B} the {job B} came by, tasted the soup and put in some salt.",
+            "\"It needs salt,\" said {B} the {job B}, who came by, and put some in.",
+        ),
+        act(
+            "again", "soup P, salted B, alone, not at C _", "-alone, +known C, +at C P, +salted C",
+            "Then {C} the {job C} came by and did exactly the same.",
+            "Next came {C} the {job C}, who put in a whole hand of salt.",
+        ),
+        act(
+            "back", "soup P, lead A, salted B, not alone, not at A P", "+at A P, +salted A",
+            "\"I forgot the salt,\" said {A}, back {at P}, and put in a lot.",
+            "When {A} was back {at P}, {he A} put in the salt too.",
+        ),
+        act(
+            "taste", "salted A, lead A, soup P", "-salted A, +trouble",
+            "The first guest took one spoon and drank a whole bucket of water.",
+            "The first guest took one spoon, and his hat jumped off.",
+        ),
+        act(
+            "confess", "trouble, salted B, salted C, at B P, at C P", "-trouble, +sorry",
+            "\"I put in salt,\" said {B}. \"So did I,\" whispered {C}.",
+            "{B} looked at {C}, and {C} looked at {B}, and both turned red.",
+        ),
+        act(
+            "potatoes", "sorry, soup P, lead A, salted B, salted C", "-sorry, +done",
+            "So {A}, {B} and {C} put in two hundred potatoes, and then it was very good.",
+            "{B} ran for potatoes, {C} ran for milk, and {A} stirred until it was good.",
+        ),
+        act(
+            "sea", "sorry, soup P, lead A", "-sorry, +done",
+            "So {A} gave it to the sea, and the seals said that it tasted like home.",
+            "{A} began to laugh, and they went swimming in it.",
+        ),
+    ),
+)  # fmt: skip
+
+GHOST = Plot(
+    "ghost",
+    roles="A B C O P:town Q=home.B",
+    script="""title (dawn | | ) meet / (
+        howl react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) singer shy concert
+        | stamp react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) dancer shy ball
+        | knock react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) builder bed) coda""",
+    acts=(
+        act(
+            "title", "start", "+plot ghost, +lead A, +known A",
+            "{A} and the ghost",
+            "The night {A} met a ghost",
+        ),
+        act(
+            "howl", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound howl, +worried A, +errand",
+            "Every night for a week {he A} had heard a terrible howl from {P}.",
+            "Last night {he A} had heard somebody howl {at P}, and it was not the wind.",
+        ),
+        act(
+            "stamp", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound feet, +worried A, +errand",
+            "Every night for a week {he A} had heard heavy feet {at P}.",
+            "Last night {he A} had heard feet {at P}, one, two, three, one, two, three.",
+        ),
+        act(
+            "knock", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound knock, +worried A, +errand",
+            "Every night for a week {he A} had heard a knock, knock, knock from {P}.",
+            "Last night {he A} had heard something knock {at P}, and there was no door.",
+        ),
+        act(
+            "dare", "haunted P, lead A, at A Q, at B Q", "-worried A, +dared",
+            "\"There is a ghost {at P},\" said {A}, and {B} put on a very big hat.",
+            "\"Will you come to {P} with me tonight?\" asked {A}. \"After you,\" said {B}.",
+        ),
+        act(
+            "brave", "dared, haunted P, lead A, known B, at B Q, at A Q, not has _ O", "+has B O, +new O",
+            "{B} took {a O} along, to be safe.",
+            "For the ghost {B} packed {a O}.",
+        ),
+        act(
+            "creep", "dared, haunted P, lead A, at B Q, at A Q, not has B _", "-dared, +at A P, +at B P, +dark",
+            "At midnight {A} and {B} crept to {P}, and each of them tried to be second.",
+            "At midnight they went to {P}, {A} behind {B}, and {B} behind {A}.",
+        ),
+        act(
+            "creep", "dared, haunted P, lead A, at B Q, at A Q, has B O", "-dared, -new O, +at A P, +at B P, +dark",
+            "At midnight {A} and {B} crept to {P}, and {B} held the {O} like a sword.",
+            "At midnight they went to {P}, first the {O}, then {B}, then {A}.",
+        ),
+        act(
+            "singer", "dark, haunted P, sound howl, at A P, not at C _", "-dark, -sound howl, +known C, +at C P, +art song",
+            "It was no ghost. It was {C} the {job C}, singing to the moon.",
+            "{At P} stood {C} the {job C}, singing, and the owls were leaving.",
+        ),
+        act(
+            "dancer", "dark, haunted P, sound feet, at A P, not at C _", "-dark, -sound feet, +known C, +at C P, +art dance",
+            "It was no ghost. It was {C} the {job C}, dancing with a broom.",
+            "{At P} they saw {C} the {job C}, teaching a gull to dance.",
+        ),
+        act(
+            "builder", "dark, haunted P, sound knock, at A P, not at C _", "-dark, -sound knock, +known C, +at C P, +bed",
+            "It was no ghost. It was {C} the {job C}, building a bed for the cat.",
+            "{At P} they saw {C} the {job C}, building a very small bed.",
+        ),
+        act(
+            "shy", "art _, at C P, haunted P", "-haunted P, +shy C",
+            "\"By day I am too shy,\" said {C}.",
+            "{C} jumped. \"I thought you were ghosts,\" {he C} said.",
+        ),
+        act(
+            "concert", "art song, shy C, lead A", "-shy C, -art song, +done",
+            "The next evening {C} sang for the whole harbour, and {A} clapped the loudest.",
+            "So {A} and {B} sat down, and soon they were singing too.",
+        ),
+        act(
+            "ball", "art dance, shy C, lead A", "-shy C, -art dance, +done",
+            "So {A} danced with {C}, and {B} danced with the broom.",
+            "The next evening {C} danced for the whole harbour, and {A} clapped the loudest.",
+        ),
+        act(
+            "bed", "bed, at C P, lead A, at A P", "-bed, -haunted P, +done",
+            "\"It is a secret,\" said {C}, so {A} held the nails and {B} held the lamp.",
+            "Admiral the cat tried it at once, and {A} and {B} crept home.",
+        ),
+    ),
+)  # fmt: skip
+
+PLOTS = (BOTTLE, PARTY, SOUP, GHOST)

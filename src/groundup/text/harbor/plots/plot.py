@@ -9,9 +9,11 @@ the checker holds a story against what its acts need.
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from random import Random
+from typing import TypeVar
 
 from groundup.text.harbor import world
 from groundup.text.harbor.sentences import Act
@@ -19,12 +21,15 @@ from groundup.text.harbor.sentences import Act
 Step = tuple[str, tuple[tuple[str, str], ...]]  # an act (or "/") and who plays whose part in it
 
 
-def pick[T](rng: Random, choices: tuple[T, ...] | list[T]) -> T:
+T = TypeVar("T")
+
+
+def pick(rng: Random, choices: Sequence[T]) -> T:
     """One of `choices`; built on `random()`, the one method whose stream Python promises never to change."""
     return choices[int(rng.random() * len(choices))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plot:
     """A kind of story."""
 
@@ -85,7 +90,7 @@ def step(token: str) -> list | Step:
     return [[played], []] if name.endswith("?") else played
 
 
-def walk(ways: list, rng: Random):  # noqa: ANN201
+def walk(ways: list, rng: Random) -> Iterator[Step]:
     """Take one alternative, and so on inside."""
     for each in pick(rng, ways):
         if isinstance(each, list):

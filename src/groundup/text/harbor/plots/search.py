@@ -9,8 +9,10 @@ from groundup.text.harbor.sentences import act
 LOST = Plot(
     "lost",
     roles="A B O P:place Q=home.B R:shore",
-    script="""title dawn meet / lose (quirk | react | quirk react) recall look (air | gull | ) /
-        visit[P=Q] ask[P=Q] (found[R=P] give thanks | cat chase nap (thanks | praise) | hand blush) / shelf? coda""",
+    script="""title (dawn | | ) meet / lose quirk? (
+        recall look (air | gull | | | ) / visit[P=Q] ask[P=Q] found[R=P] / give thanks
+        | react? visit[P=Q] ask / cat chase nap / (thanks | praise) shelf?
+        | react? (air | gull | | | ) / visit[P=Q] ask hand blush / shelf?) coda""",
     acts=(
         act(
             "title", "start", "+plot lost, +lead A, +known A, +about O",
@@ -18,8 +20,8 @@ LOST = Plot(
             "Where is {A}'s {O}?",
         ),
         act(
-            "lose", "plot lost, lead A, about O, calm, at A _", "-calm, +lost O, +owner A O, +worried A, +new O",
-            "This morning {his A} {O} was gone. It was not under the bed, and it was not under the cat.",
+            "lose", "plot lost, lead A, about O, calm, at A _", "-calm, +lost O, +owner A O, +worried A, +new O, +errand",
+            "This morning {his A} {O} was gone, and it was not under the cat.",
             "But when {he A} reached for {his A} {O}, there was only air.",
             "But today {he A} was sad, because {his A} {O} was gone.",
             "Then {he A} saw that {his A} {O} was missing.",
@@ -30,28 +32,28 @@ LOST = Plot(
             "Yesterday {he A} had used the {O} {at P}, and later {at Q}.",
         ),
         act(
-            "look", "maybe P, lost O, lead A, at A _", "-maybe P, +looked P, +at A P, +errand",
-            "So {he A} looked {at P} first, but found only a boot and a very surprised crab.",
+            "look", "maybe P, lost O, lead A, at A _", "-maybe P, +looked P, +at A P",
+            "So {he A} looked {at P}, but found only a boot and a surprised crab.",
             "First {he A} went to {P} and looked under everything that had an under.",
             "{At P} {he A} turned over every stone, and said sorry to the crabs.",
             "{At P} {he A} found one button, two boots and no {O}.",
         ),
         act(
-            "ask", "looked _, lost O, lead A, maybe P, at A P, at B P", "+asked B",
+            "ask", "plot lost, lost O, lead A, at A P, at B P", "+asked B",
             "\"Have you seen my {O}?\" asked {A}.",
             "\"My {O} has run away,\" said {A}.",
             "{A} asked {B} about the {O}.",
         ),
         act(
             "found", "asked B, lost O, looked R", "-asked B, -lost O, +has B O",
-            "{B} turned red. \"I found it {at R},\" said {he B}, \"and we have been so happy together.\"",
-            "\"Is it yours?\" said {B}. \"I found it {at R} and thought it was a present from the sea.\"",
+            "\"I found it {at R},\" said {B}, \"and we have been so happy together.\"",
+            "\"I found it {at R},\" said {B}, \"and thought it was a present from the sea.\"",
             "\"I found it {at R},\" said {B}, \"and I have been telling everybody that it is mine.\"",
         ),
         act(
             "give", "has B O, owner A O, at A P, at B P", "+has A O, +solved",
             "{B} gave the {O} back to {A} with a small bow.",
-            "Then {B} put the {O} into the arms of {A} and wished it good luck.",
+            "Then {B} put the {O} into {A}'s arms and wished it good luck.",
             "{B} wiped the {O} with a sleeve and gave it back to {A}.",
         ),
         act(
@@ -66,14 +68,14 @@ LOST = Plot(
             "\"Ask the cat,\" said {B}. \"I saw him go to {R} with something heavy.\"",
         ),
         act(
-            "chase", "lead A, trail R, shore R, at A P, at B P", "-trail R, +at A R, +at B R, +caught",
+            "chase", "plot lost, lead A, trail R, shore R, at A P, at B P", "-trail R, +at A R, +at B R, +caught",
             "So {A} and {B} ran to {R} together.",
             "Off to {R} went {A}, and {B} went too, to see the fun.",
         ),
         act(
             "nap", "caught, lost O, lead A", "-caught, -lost O, +has A O, +solved",
             "There lay Admiral the cat, fast asleep on the {O}.",
-            "There was the {O}, and on top of it, like a king, sat Admiral the cat.",
+            "On top of the {O}, like a king, sat Admiral the cat.",
         ),
         act(
             "praise", "solved, lead A, at A P, at B P", "-solved, +done",
@@ -82,8 +84,8 @@ LOST = Plot(
         ),
         act(
             "hand", "asked B, lost O, lead A", "-asked B, -lost O, +has A O, +silly A",
-            "{B} looked at {A} for a long time. \"It is in your other hand,\" said {he B}.",
-            "{B} began to laugh. \"You are holding it,\" said {he B}.",
+            "\"It is in your other hand,\" said {B} after a long time.",
+            "\"You are holding it,\" said {B}, and began to laugh.",
         ),
         act(
             "blush", "silly A, has A O", "-silly A, +done",
@@ -101,9 +103,10 @@ LOST = Plot(
 TRADE = Plot(
     "trade",
     roles="A B C O X Y P=home.B Q=home.C",
-    script="""title dawn meet / want quirk? (air | gull | ) visit price / (
-        own swap
-        | hint visit[B=C P=Q] price[B=C O=X X=Y] own[X=Y] swap[B=C O=X X=Y] return swap sum?) / joy coda""",
+    script="""title (dawn | | ) meet / want (
+        quirk? (air | gull | | | ) visit price / own swap
+        | quirk visit price / own swap
+        | visit price / hint visit[B=C P=Q] price[B=C O=X X=Y] own[X=Y] swap[B=C O=X X=Y] return swap sum?) / joy coda""",
     acts=(
         act(
             "title", "start", "+plot trade, +lead A, +known A, +about O",
@@ -118,7 +121,7 @@ TRADE = Plot(
         ),
         act(
             "price", "plot trade, wants A O, lead A, at A P, at B P, not has _ O", "+has B O, +wants B X, +wants A X",
-            "{B} had {a O}. \"You can have it,\" said {he B}, \"if you bring me {a X}.\"",
+            "{B} had {a O}. \"You can have it,\" {he B} said, \"if you bring me {a X}.\"",
             "\"I have {a O},\" said {B}, \"but I will only give it away for {a X}.\"",
             "\"My {O} for {a X},\" said {B}, and that was that.",
         ),
@@ -141,7 +144,7 @@ TRADE = Plot(
         ),
         act(
             "sum", "plot trade, about O, has A O, has B X, has C Y, lead A", "+told",
-            "So {A} had the {O}, {B} had the {X}, {C} had the {Y}, and nobody had less than before.",
+            "So {A} had the {O}, {B} had the {X}, {C} had the {Y}, and all was well.",
         ),
         act(
             "joy", "plot trade, lead A, about O, has A O, not wants A _", "+done",
@@ -155,7 +158,7 @@ TRADE = Plot(
 THEFT = Plot(
     "theft",
     roles="A B F P=home.B R:shore",
-    script="""title dawn meet / bake gone react? (air | gull | ) (
+    script="""title (dawn | | ) meet / bake gone react? (air | gull | | | | ) (
         suspect alibi paws / track kittens | suspect alibi feather / track gulls | suspect / chin confess
         ) second / coda""",
     acts=(
@@ -173,14 +176,14 @@ THEFT = Plot(
         act(
             "gone", "made F, lead A", "-made F, +stolen F, +worried A",
             "A minute later the {F} was gone.",
-            "{He A} turned round to sneeze. When {he A} turned back, there was no {F}.",
-            "Then {he A} looked again, and the plate was empty. Even the smell of the {F} was gone.",
+            "{He A} turned round to sneeze, and then there was no {F}.",
+            "Then {he A} looked again, and even the smell of the {F} was gone.",
         ),
         act(
             "suspect", "stolen F, lead A, home B P, not at B _, not suspect _", "+known B, +at B P, +at A P, +suspect B, -worried A",
             "Now {B} the {job B} was very fond of {F}, so {A} marched to {P}.",
             "So {he A} went to {P} and looked {B} the {job B} in the eye.",
-            "Everybody knew how much {B} the {job B} loved {F}. {A} went straight to {P}.",
+            "{A} went straight to {P}, because {B} the {job B} loved {F}.",
         ),
         act(
             "alibi", "suspect B, stolen F", "-suspect B, +alibi B",
@@ -190,28 +193,28 @@ THEFT = Plot(
         ),
         act(
             "paws", "alibi B, stolen F", "-alibi B, +clue cat, +trail R",
-            "Then {B} pointed to the ground. There were small wet paw prints, and they went to {R}.",
-            "On the ground they saw the prints of small wet paws, all the way to {R}.",
+            "Then {B} pointed to small wet paw prints, and they went to {R}.",
+            "On the ground there were small wet paw prints, all the way to {R}.",
         ),
         act(
             "feather", "alibi B, stolen F", "-alibi B, +clue gull, +trail R",
-            "Then a white feather came down from the sky, and then another. They came from {R}.",
-            "But {B} found a white feather and some crumbs. \"They come from {R},\" said {he B}.",
+            "Then a white feather came flying, and then another, from {R}.",
+            "Then {B} found white feathers and crumbs, all the way to {R}.",
         ),
         act(
-            "track", "lead A, at A P, at B P, trail R, shore R", "-trail R, +at A R, +at B R, +near",
+            "track", "plot theft, lead A, at A P, at B P, trail R, shore R", "-trail R, +at A R, +at B R, +near",
             "{A} and {B} crept to {R} without a sound.",
             "So {A} and {B} ran to {R} together.",
         ),
         act(
             "kittens", "clue cat, near, stolen F", "-near, -clue cat, -stolen F, +guilty cat",
-            "There sat Admiral the cat, giving the last of the {F} to three thin kittens.",
-            "There was the {F}, and there were four kittens in it. Admiral the cat looked at the sky.",
+            "There sat Admiral the cat, giving the {F} to three thin kittens.",
+            "There was the {F}, with four kittens in it, and Admiral the cat looked at the sky.",
         ),
         act(
             "gulls", "clue gull, near, stolen F", "-near, -clue gull, -stolen F, +guilty gull",
-            "There stood Gustav the gull, cutting the {F} into nine pieces for nine small gulls.",
-            "There was Gustav the gull with the {F} on his head. It was his birthday.",
+            "There stood Gustav the gull, cutting the {F} into nine pieces for nine gulls.",
+            "There was Gustav the gull with the {F} on his head, for it was his birthday.",
         ),
         act(
             "chin", "suspect B, stolen F", "-suspect B, +crumbs B",
@@ -225,17 +228,17 @@ THEFT = Plot(
         ),
         act(
             "second", "guilty cat, lead A, about F", "-guilty cat, +done",
-            "Nobody could be angry with kittens. From that day on {A} made two, one for the window and one for the cat.",
-            "{A} wanted to be angry, but the smallest kitten sneezed. So {he A} went home and made another {F}.",
+            "From that day on {A} made two, one for the window and one for the cat.",
+            "{A} wanted to be angry, but the smallest kitten sneezed.",
         ),
         act(
             "second", "guilty gull, lead A, about F", "-guilty gull, +done",
-            "{A} wanted to be angry, but all the gulls took a bow. So {he A} went home and made another {F}.",
-            "{A} shook {his A} head and laughed. From that day on {he A} made two, one for the window and one for the gulls.",
+            "{A} wanted to be angry, but all the gulls took a bow.",
+            "From that day on {A} made two, one for the window and one for the gulls.",
         ),
         act(
             "second", "guilty B, lead A, at B _, about F", "-guilty B, +done",
-            "{A} laughed so much that {B} laughed too. They made another {F} and ate it together.",
+            "So {A} and {B} made another {F} and ate it together.",
             "From that day on {A} made two, one for the window and one for {B}.",
         ),
     ),

@@ -7,34 +7,34 @@ from groundup.text.harbor.sentences import act
 
 MORNINGS = (
     act(
-        "dawn", "start", "-start, +calm, +weather fog",
+        "dawn", "start, lead _, not weather _", "+weather fog",
         "It was a foggy morning in the harbour.",
         "One morning the fog was so thick that the gulls had to walk.",
         "Fog lay on the harbour like cold soup.",
     ),
     act(
-        "dawn", "start", "-start, +calm, +weather rain",
+        "dawn", "start, lead _, not weather _", "+weather rain",
         "It had rained in the harbour since Tuesday.",
         "It was a rainy morning, and only the ducks were pleased.",
         "One morning it rained so hard that the fish came up to look.",
     ),
     act(
-        "dawn", "start", "-start, +calm, +weather wind",
-        "It was a windy morning, and all the hats in the harbour were in a hurry.",
+        "dawn", "start, lead _, not weather _", "+weather wind",
+        "It was a windy morning, and all the hats were in a hurry.",
         "One morning the wind was so strong that the washing flew out to sea.",
         "A big wind was blowing through the harbour, looking for hats.",
     ),
     act(
-        "dawn", "start", "-start, +calm, +weather sun",
+        "dawn", "start, lead _, not weather _", "+weather sun",
         "It was a sunny morning, and the boats were bobbing like ducks.",
         "One morning the sun came up so early that the gulls were still asleep.",
         "The sun shone on the harbour as if somebody had polished it.",
     ),
     act(
-        "dawn", "start", "-start, +calm, +weather snow",
+        "dawn", "start, lead _, not weather _", "+weather snow",
         "It was a snowy morning, and every boat wore a white hat.",
-        "One morning it was so cold that the gulls stood on one leg, and then on the other.",
-        "Snow had come in the night, and the harbour was as quiet as a sock.",
+        "It was so cold that the gulls stood on one leg, then on the other.",
+        "Snow had come in the night, as quiet as a sock.",
     ),
 )  # fmt: skip
 
@@ -75,13 +75,13 @@ AIR = (
 
 PEOPLE = (
     act(
-        "meet", "lead A, home A P, not at A _", "+known A, +at A P",
+        "meet", "start, lead A, home A P", "-start, +calm, +at A P",
         "{A=Mira} the baker gave every loaf a name before she sold it.",
         "{A=Mira} was the baker, and she sang to her dough.",
-        "{A=Odo} the lighthouse keeper was a little afraid of the dark.",
-        "{A=Odo} was the lighthouse keeper, and every night he wished the ships good night by name.",
+        "{A=Odo} the lamp keeper was a little afraid of the dark.",
+        "{A=Odo} was the lamp keeper, and he wished every ship good night by name.",
         "{A=Bruno} the fisherman had never been in a hurry in his life.",
-        "{A=Bruno} was a fisherman, and he was so patient that crabs took naps on him.",
+        "{A=Bruno} was a fisherman, so patient that crabs took naps on him.",
         "{A=Nell} the crab catcher had ten fingers, and the crabs knew all of them.",
         "{A=Nell} was a crab catcher, and she said sorry to every crab.",
         "{A=Fenn} the ferryman could not swim, but he had never told the ferry.",
@@ -93,9 +93,9 @@ PEOPLE = (
         "{A=Ada} the clock maker had forty clocks, and no two of them agreed.",
         "{A=Ada} was the clock maker, and she was always late.",
         "{A=Lars} the boat builder measured everything twice, even his soup.",
-        "{A=Lars} was a boat builder, and he had built nine boats, and eight of them could float.",
+        "{A=Lars} the boat builder had built nine boats, and eight of them could float.",
         "{A=Wilma} the innkeeper made a soup so thick that a fork could stand in it.",
-        "{A=Wilma} was the innkeeper, and she knew every secret and kept almost all of them.",
+        "{A=Wilma} the innkeeper knew every secret in town and kept almost all of them.",
         "{A=Jonas} the bell ringer was a shy man with a very loud job.",
         "{A=Jonas} was the bell ringer, and he always said sorry afterwards.",
         "{A=Tilda} the teacher knew everything, except where her glasses were.",
@@ -103,7 +103,7 @@ PEOPLE = (
         "{A=Hugo} the mayor was a small man with a tall hat.",
         "{A=Hugo} was the mayor, and every morning he made a speech to the gulls.",
         "{A=Pim} the postman read every postcard, and answered some of them.",
-        "{A=Pim} was the postman, and he was so fast that he was often early by a day.",
+        "{A=Pim} was the postman, so fast that he was often early by a day.",
     ),
     act(
         "react", "worried A", "-worried A",
@@ -125,9 +125,9 @@ PEOPLE = (
     act(
         "visit", "lead A, errand, home B P, not at B _", "-errand, +known B, +at B P, +at A P",
         "{He A} went to {P}, where {B} the {job B} was {busy B}.",
-        "{He A} ran all the way to {P}. There was {B} the {job B}, {busy B}.",
+        "{He A} ran to {P}, and there was {B} the {job B}, {busy B}.",
         "{At P} {he A} found {B} the {job B}, {busy B}.",
-        "{He A} knocked at the door of {B} the {job B}, who was {busy B} {at P}.",
+        "Soon {he A} came to {P} and met {B} the {job B}, {busy B}.",
     ),
     act(
         "return", "lead A, at B P, not at A P, heading back", "-heading back, +at A P",
@@ -203,7 +203,7 @@ CODAS = (
         "That evening {A=Fenn} told the ferry all about it, and it took nine words.",
         "{A=Rosa} was so happy that she really whispered.",
         "And {A=Greta} tied the whole story into her next net, one knot at a time.",
-        "And for once all the clocks of {A=Ada} agreed: it was time for bed.",
+        "And for once all of {A=Ada}'s clocks agreed: it was time for bed.",
         "That evening {A=Lars} measured his smile, and it was big both times.",
         "And {A=Wilma} put one more potato into the soup.",
         "That evening {A=Jonas} rang the bell, and for once he did not say sorry.",

@@ -1,0 +1,138 @@
+"""What a folder holds, for `groundup info`: a run, a model, token shards or a tokenizer.
+
+In: a path. Out: {section: facts}, ready to print. Nothing is loaded that is large: weights are described by their headers.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from groundup import tokens
+from groundup.checkpoint import atomic, names
+from groundup.checkpoint.folder import WEIGHTS
+from groundup.errors import CheckpointError, DataError
+from groundup.journal import Journal
+from groundup.model.config import BigramConfig, ModelConfig, count_parameters
+from groundup.settings import read_toml
+from groundup.tokens import prepare
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train import run as runs
+
+Facts = dict[str, Any]
+
+
+def describe(path: Path) -> Facts:
+    """The facts of a folder, section by section; raises CheckpointError for one that holds nothing of ours.
+
+    >>> describe(Path("no/such/folder"))
+    Traceback (most recent call last):
+    groundup.errors.CheckpointError: no folder at no/such/folder
+      -> give a run, model, shards or tokenizer folder
+    """
+    if not path.exists():
+        raise CheckpointError(f"no folder at {path}", "give a run, model, shards or tokenizer folder")
+    for mark, reader in KINDS.items():
+        if (path / mark).is_file():
+            return reader(path)
+    if path.name == "tokenizer.json":
+        return describe_tokenizer(path)
+    raise CheckpointError(
+        f"{path} holds no run, model, shards or tokenizer", f"one of these files would tell: {', '.join(KINDS)}"
+    )
+
+
+def describe_run(path: Path) -> Facts:
+    """What was asked, how far it got, its last figures, and its model if there is one yet."""
+    facts: Facts = {"holds": "a training run", "settings": read_toml(path / runs.SETTINGS)}
+    facts["progress"] = _progress(path, facts["settings"].get("steps"))
+    records = Journal(path).read()
+    for kind in ("train", "eval"):
+        if found := [record for record in records if record.get("kind") == kind]:
+            facts[f"last {kind}"] = {name: value for name, value in found[-1].items() if name != "kind"}
+    for name in ("model", "best"):
+        if (path / name / "config.json").is_file():
+            facts |= {f"{name}: {title}": section for title, section in describe_model(path / name).items() if title != "holds"}
+    return facts
+
+
+def _progress(path: Path, steps: int | None) -> Facts:
+    found = runs.checkpoints(path)
+    if not found:
+        return {"checkpoints": 0}
+    state = atomic.read_json(found[0] / "state.json")
+    done = {name: state.get(name) for name in ("step", "tokens", "seconds", "skipped")}
+    return {"checkpoints": len(found), "of steps": steps} | done
+
+
+def describe_model(path: Path) -> Facts:
+    """Family, sizes, parameters, number format, tokenizer, and whether every file is as it was written."""
+    config = names.model_config(atomic.read_json(path / "config.json"))
+    facts: Facts = {"holds": "a model", "network": _network(config) | {"dtype": _stored(path / WEIGHTS)}}
+    if (path / "tokenizer.json").is_file():
+        facts["tokenizer"] = _tokenizer(tokens.load(path))
+    facts["files"] = {"hashes": _hashes(path), "bytes": _bytes(path)}
+    return facts
+
+
+def _network(config: ModelConfig | BigramConfig) -> Facts:
+    counts = count_parameters(config)
+    sizes = ("context", "width", "layers", "heads", "kv_heads", "head_size", "hidden", "vocabulary", "tie", "qkv_bias")
+    shape = {name: getattr(config, name) for name in sizes if hasattr(config, name)}
+    return {"family": config.family, "parameters": counts.total, "without embeddings": counts.body} | shape
+
+
+def _stored(weights: Path) -> list[str] | str:
+    """The number formats in a safetensors file, from its header alone."""
+    if not weights.is_file():
+        return f"{weights.name} is missing"
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            return sorted({file.get_slice(name).get_dtype() for name in file.keys()})
+    except SafetensorError as error:
+        return f"{weights.name} cannot be read: {error}"
+
+
+def _hashes(path: Path) -> str:
+    """The outcome of the hash check in words: here a damaged folder is a finding, not a failure."""
+    try:
+        return "every file matches" if atomic.verify(path) else f"no {atomic.MANIFEST}: made by another program"
+    except CheckpointError as error:
+        return f"DAMAGED: {error.what}"
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def describe_shards(path: Path) -> Facts:
+    """Counts of a prepared text, and where it came from."""
+    try:
+        found = prepare.opened(path)
+    except DataError as error:
+        return {"holds": "token shards", "state": error.what}
+    counts = {name: getattr(found, name) for name in ("train_tokens", "valid_tokens", "documents", "characters", "bytes", "split")}
+    per_token = found.bytes / max(1, found.train_tokens + found.valid_tokens)
+    text = {name.replace("_", " "): value for name, value in counts.items()} | {"bytes per token": per_token}
+    sources = {str(source["name"]): f"{source['bytes']:,} bytes" for source in found.sources}
+    return {"holds": "token shards", "text": text, "sources": sources, "tokenizer": _tokenizer(found.tokenizer)}
+
+
+def describe_tokenizer(path: Path) -> Facts:
+    """Kind, size and special tokens."""
+    return {"holds": "a tokenizer", "tokenizer": _tokenizer(tokens.load(path))}
+
+
+def _tokenizer(tokenizer: Tokenizer) -> Facts:
+    special = [f"{name} {id}" for name, id in tokenizer.special.items()]
+    return {"kind": tokenizer.kind, "vocabulary": tokenizer.vocabulary, "special": special, "fingerprint": tokenizer.fingerprint}
+
+
+# The file that tells what a folder is; the first that is there counts: a run has a model, a model has a tokenizer.
+KINDS: dict[str, Callable[[Path], Facts]] = {
+    runs.SETTINGS: describe_run,
+    "config.json": describe_model,
+    prepare.MANIFEST: describe_shards,
+    "tokenizer.json": describe_tokenizer,
+}

@@ -1,0 +1,129 @@
+"""The first run: a small model learns the built-in harbor world, tells a story, and is marked by the checker.
+
+In: `settings.Demo`. Out: a run folder, and `Result`: the story, the share of consistent ones, times.
+"""
+
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup import machine as machines
+from groundup.checkpoint import folder
+from groundup.checkpoint.folder import Loaded
+from groundup.errors import SettingsError
+from groundup.generate import Sampler, write
+from groundup.settings import Demo, Pretrain, read_toml
+from groundup.stages import pretrain
+from groundup.text import harbor
+from groundup.train.run import SETTINGS
+
+TEXT = ["harbor:30000"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the demo came to: a story, how many of `stories` the checker found flawless, and speeds in tokens a second."""
+
+    out: Path
+    story: str
+    stories: int
+    consistent: int
+    problems: list[str]
+    validation_loss: float | None
+    training_tokens_per_second: float
+    writing_tokens_per_second: float
+    seconds: float
+
+
+def run(settings: Demo) -> Result:
+    """Train, write stories, check them."""
+    began = time.perf_counter()
+    clear(settings.out)
+    say("A model is about to learn a small harbour town from nothing. First text, then tokens, then training.")
+    fitted = pretrain.run(recipe(settings))
+    assert isinstance(fitted, pretrain.Result)
+    machine = machines.choose(threads=settings.threads)
+    loaded = folder.load(settings.out / "model", device=machine.device)
+    say(f"Now it writes {settings.stories} stories, and the checker reads each of them.")
+    started = time.perf_counter()
+    texts, written = stories(loaded, settings.stories, seed=settings.seed)
+    writing = written / (time.perf_counter() - started)
+    verdicts = [harbor.check(text) for text in texts]
+    flawless = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict.ok]
+    problems = [problem for verdict in verdicts for problem in verdict.problems[:1]]
+    return Result(settings.out, (flawless or texts)[0], len(texts), len(flawless), problems[:3], fitted.validation_loss,
+                  fitted.tokens_per_second, writing, time.perf_counter() - began)  # fmt: skip
+
+
+def recipe(settings: Demo) -> Pretrain:
+    """The settings of the demo's training: about two minutes on two cores."""
+    return Pretrain.create(
+        data=TEXT,
+        out=settings.out,
+        size="1m",
+        vocabulary=1024,
+        context=256,
+        steps=600,
+        batch=32,
+        lr=4e-3,
+        warmup=30,
+        validation=0.01,
+        eval_tokens=20_000,
+        eval_every=150,
+        save_every="1m",
+        seed=settings.seed,
+        threads=settings.threads,
+    )
+
+
+def clear(out: Path) -> None:
+    """Make room for a demo; raises SettingsError if something else than an earlier demo is in the way."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    record = out / SETTINGS
+    if not record.is_file() or read_toml(record).get("data") != TEXT:
+        raise SettingsError(f"{out} exists and is no earlier demo", "choose another --out")
+    shutil.rmtree(out)
+
+
+def stories(loaded: Loaded, count: int, *, seed: int) -> tuple[list[str], int]:
+    """So many stories from nothing, and the number of tokens they took."""
+    parts: list[list[str]] = [[] for _ in range(count)]
+    tokens = 0
+    sampler = Sampler(temperature=0.7, seed=seed)
+    for delta in write(loaded.model, loaded.tokenizer, [""] * count, max_tokens=loaded.model.config.context - 1, sampler=sampler):
+        parts[delta.row].append(delta.text)
+        tokens += 1
+    return ["".join(pieces) for pieces in parts], tokens
+
+
+def say(text: str) -> None:
+    """A line for the person, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(result: Result) -> None:
+    """Print the story, the score and what to try next."""
+    for line in lines(result):
+        print(line)
+
+
+def lines(result: Result) -> Iterator[str]:
+    """The closing page of the demo."""
+    out = shlex.quote(str(result.out))
+    yield f"\n{result.story.strip()}\n"
+    share = 100 * result.consistent / result.stories
+    yield f"{result.consistent} of {result.stories} stories ({share:.0f} %) are grammatical and consistent to the end."
+    yield from (f"  a slip: {problem}" for problem in result.problems[:2])
+    yield (
+        f"trained at {result.training_tokens_per_second:,.0f} tokens/s, wrote at {result.writing_tokens_per_second:,.0f} tokens/s, "
+        f"{result.seconds:.0f} s in all\n"
+    )
+    yield "Next:"
+    yield f"  groundup generate {out}                       another story"
+    yield f"  groundup info {out}                           what the folder holds"
+    yield "  groundup pretrain --data FILE --out runs/mine     the same with your own text"

@@ -1,0 +1,102 @@
+"""`groundup evaluate`: how well a model predicts a text it may never have seen.
+
+In: `settings.Evaluate`. Out: `Result`: loss, perplexity, bits per byte, and how they were measured.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from groundup import machine as machines
+from groundup.batches.batch import Batch
+from groundup.checkpoint import folder
+from groundup.errors import SettingsError
+from groundup.evaluate import each_token_once, evaluate
+from groundup.journal import Progress
+from groundup.settings import Evaluate
+from groundup.text.read import sources
+from groundup.tokens.prepare import tokenize
+
+
+@dataclass(frozen=True)
+class Result:
+    """Nats per token, its exp, bits per byte (None for words), over `tokens` predicted tokens of the text."""
+
+    model: Path
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    tokens: int
+    documents: int
+    context: int
+    stride: int
+    dtype: str
+    seconds: float
+    tokens_per_second: float
+
+
+def run(settings: Evaluate) -> Result:
+    """Score the model on every token of the text but the first, each once.
+
+    >>> run(Evaluate(model="runs/demo", data=["other.txt"])).loss  # doctest: +SKIP
+    1.2345
+    """
+    if not settings.model:
+        raise SettingsError("no model was given", "name a run or model folder: groundup evaluate runs/NAME --data FILE")
+    texts = sources(settings.data, field=settings.field)
+    machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    # weights in fp32 whatever is stored: the machine's autocast decides what the products are computed in
+    loaded = folder.load(settings.model, dtype=torch.float32, device=machine.device)
+    context, stride = _windows(settings, loaded.model.config.context)
+    limit = None if settings.max_tokens is None else settings.max_tokens + 1  # the first is never predicted
+    text = tokenize(texts, loaded.tokenizer, limit=limit)
+    batches = each_token_once(text.ids, context=context, stride=stride, batch=settings.batch)
+    began = time.perf_counter()
+    with Progress("evaluate", total=len(text.ids) - 1, unit="token") as line:
+        lengths = loaded.tokenizer.byte_lengths()
+        score = evaluate(loaded.model, _watched(batches, line), machine=machine, byte_lengths=lengths)
+    seconds = time.perf_counter() - began
+    return Result(
+        model=loaded.folder,
+        loss=score.loss,
+        perplexity=score.perplexity,
+        bits_per_byte=score.bits_per_byte,
+        tokens=score.tokens,
+        documents=len(text.documents),
+        context=context,
+        stride=stride,
+        dtype=machine.dtype_name,
+        seconds=seconds,
+        tokens_per_second=score.tokens / seconds,
+    )
+
+
+def _windows(settings: Evaluate, longest: int) -> tuple[int, int]:
+    context = longest if settings.context is None else settings.context
+    if context > longest:
+        raise SettingsError(
+            f"--context {context} is more than the model's context of {longest}", f"give {longest} at most, or leave it out"
+        )
+    return context, context if settings.stride is None else settings.stride
+
+
+def _watched(batches: Iterable[Batch], line: Progress) -> Iterator[Batch]:
+    """The same batches; each time the next one is asked for, those before it are done."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += round(batch.count)
+        line.update(done)
+
+
+def show(result: Result) -> None:
+    """Print the figures for people."""
+    per_byte = "-, words have no fixed number of bytes" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
+    print(f"loss           {result.loss:.4f} nats a token")
+    print(f"perplexity     {result.perplexity:.3f}")
+    print(f"bits per byte  {per_byte}")
+    print(f"tokens         {result.tokens:,} of {result.documents:,} documents")
+    print(f"windows        {result.context:,} tokens every {result.stride:,}, {result.dtype}, {result.tokens_per_second:,.0f} tokens/s")

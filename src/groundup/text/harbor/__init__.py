@@ -1,0 +1,14 @@
+"""The built-in small world: short stories about a harbour town, written from a seed, and a checker that reads them back.
+
+In: a seed. Out: `stories` (texts without end), `story` (one by number), `tell` (one with the facts behind it) and `check`
+(any text -> is it a grammatical, consistent harbour story, and if not, why).
+
+>>> from groundup.text import harbor
+>>> harbor.check(harbor.story(seed=1, index=0)).ok
+True
+"""
+
+from groundup.text.harbor.check import Verdict, check
+from groundup.text.harbor.tell import Event, Story, stories, story, tell
+
+__all__ = ["Event", "Story", "Verdict", "check", "stories", "story", "tell"]
