@@ -166,6 +166,7 @@ def test_unfinished_files_that_lost_bytes_are_refused(tmp_path: Path) -> None:
     ids.write_bytes(ids.read_bytes()[:-1])
     with pytest.raises(DataError, match="truncated: 1,039 of 1,040 bytes"):
         ShardWriter(path, **options, state=state)
-    documents.unlink()
-    with pytest.raises(DataError, match="truncated"):
+    ids.write_bytes(b"x" * 1040)
+    documents.write_bytes(b"")
+    with pytest.raises(DataError, match="truncated: 0 of 8 bytes"):
         ShardWriter(path, **options, state=state)

@@ -188,7 +188,11 @@ class ShardWriter:
         self._crc, self._last = known["crc32"], known["last"]  # _last: where the newest document starts
         first, second = parts(self.path)
         self._ids = _reopen(first, START + self.tokens * self.dtype.itemsize, fresh=not state)
-        self._starts = _reopen(second, 8 * self.documents, fresh=not state)
+        try:
+            self._starts = _reopen(second, 8 * self.documents, fresh=not state)
+        except DataError:
+            self._ids.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -196,7 +196,7 @@ SOUP = Plot(
         act(
             "salt", "soup P, alone, not at B _, not salted _", "+known B, +at B P, +salted B",
             "{B} the {job B} came by, tasted the soup and put in some salt.",
-            "\"It needs salt,\" said {B} the {job B}, who came by, and put some in.",
+            "\"It needs salt,\" said {B} the {job B} in passing, and put some in.",
         ),
         act(
             "again", "soup P, salted B, alone, not at C _", "-alone, +known C, +at C P, +salted C",

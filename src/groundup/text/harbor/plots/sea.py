@@ -45,7 +45,7 @@ STORM = Plot(
         act(
             "wake", "asleep, at B lighthouse", "-asleep, +ready",
             "{B} shouted so loudly that Odo woke up, and so did the next town.",
-            "{B} put a cold fish on his neck, and Odo woke up.",
+            "{B} put a cold fish on Odo's neck, and he woke up.",
         ),
         act(
             "oil", "gloom, at B lighthouse, not at Odo _", "+known Odo, +at Odo lighthouse, +dry",
@@ -59,7 +59,7 @@ STORM = Plot(
         ),
         act(
             "nest", "gloom, at B lighthouse, not at Odo _", "+known Odo, +at Odo lighthouse, +nest",
-            "There was a gull asleep on the lamp, and Odo the lamp keeper did not want to wake her.",
+            "There was a nest on the lamp, and Odo the lamp keeper did not want to wake the gull.",
             "\"There is a nest in the lamp,\" whispered Odo the lamp keeper.",
         ),
         act(
@@ -230,7 +230,7 @@ FISH = Plot(
         act(
             "tease", "glad B, has B O, owner B O", "-glad B, +done",
             "\"That is a thin fish,\" said {B}, and hugged the {O}.",
-            "{B} hugged the {O} first, and then the boot, and then {A}.",
+            "{B} hugged the {O} first, and then {A}, who smelled of fish.",
             "\"It is the best fish I ever saw,\" said {B}, and kissed the {O}.",
         ),
     ),

@@ -1,11 +1,15 @@
-"""Ways to spoil a story at one place, written without a look at the checker: text in, spoiled text (or None) out.
+"""A good story spoiled at one place must be refused: the spoilers, written without a look at the checker, and the rates.
 
-Each knows only word lists and where sentences end. A spoiler returns None where the story has nothing to spoil.
+Each spoiler takes a text and returns it with one thing wrong, or None where there is nothing of its kind to spoil. It
+knows only word lists and where sentences end.
 """
 
 import re
 from random import Random
 
+import pytest
+
+from groundup.text import harbor
 from groundup.text.harbor import world
 
 NAMES = [each.name for each in world.PEOPLE]
@@ -151,3 +155,40 @@ def lost_word(rng: Random, text: str) -> str | None:
 FACTS = (stranger, other_name, thing, other_thing, place)
 AGREEMENT = (pronoun, article, verb)
 TELLING = (first_mention, order, no_end, repeated, lost_word)
+
+
+def refused(spoil, stories: int) -> tuple[int, int]:  # noqa: ANN001
+    """How many of the spoiled stories were refused, and how many there were."""
+    rng = Random(3)
+    spoiled = [(text, spoil(rng, text)) for text in harbor.stories(seed=99, count=stories)]
+    texts = [wrong for text, wrong in spoiled if wrong is not None and wrong != text]
+    return sum(not harbor.check(text).ok for text in texts), len(texts)
+
+
+@pytest.mark.parametrize("spoil", FACTS, ids=lambda spoil: spoil.__name__)
+def test_one_wrong_fact_is_refused(spoil) -> None:  # noqa: ANN001
+    count, of = refused(spoil, 200)
+    assert of >= 20 and count / of >= 0.95, f"{count} of {of} refused"
+
+
+@pytest.mark.parametrize("spoil", AGREEMENT + TELLING, ids=lambda spoil: spoil.__name__)
+def test_bad_grammar_and_bad_telling_are_refused(spoil) -> None:  # noqa: ANN001
+    count, of = refused(spoil, 120)
+    assert of >= 100 and count / of >= 0.98, f"{count} of {of} refused"
+
+
+def test_spoilers_spoil_only_one_place() -> None:
+    text = "Mira and the lost oar\n\nMira ran to the pier. She had an oar."
+    rng = Random(1)
+    assert article(rng, "She had an oar.") == "She had a oar."
+    assert pronoun(rng, "She had an oar.") == "He had an oar."
+    assert place(rng, "Mira sat on the pier.") != "Mira sat on the pier."
+    assert no_end(rng, text) == "Mira and the lost oar\n\nMira ran to the pier."
+    assert order(rng, "T\n\nOdo ran. It rained. Odo fell.") == "T\n\nOdo fell. It rained. Odo ran."
+
+
+def test_halves_of_two_stories_are_not_a_story() -> None:
+    texts = list(harbor.stories(seed=98, count=60))
+    for one, other in zip(texts, texts[1:], strict=False):
+        first, second = one.split("\n\n"), other.split("\n\n")
+        assert not harbor.check("\n\n".join(first[:2] + second[2:])).ok
