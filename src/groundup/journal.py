@@ -66,11 +66,21 @@ class Journal:
         """All records in the order they were written; none where there is no journal yet."""
         return [record for _, record in _records(self.metrics)]
 
-    def rewind(self, step: int) -> None:
-        """Drop every record and sample of a later step, so that a run resumed after `step` leaves no gap or repeat."""
-        _replace(self.metrics, [line for line, record in _records(self.metrics) if record["step"] <= step])
+    def rewind(self, step: int, *, redo: str = "") -> None:
+        """Drop every record and sample of a later step, so that a run resumed after `step` leaves no gap or repeat.
+
+        `redo` names the kind of record that is to be made again for `step` itself: those and its samples go, too.
+        """
+        kept = [line for line, record in _records(self.metrics) if _before(record, step, redo)]
+        _replace(self.metrics, kept)
+        last = step - 1 if redo else step
         found = SAMPLE.finditer(_content(self.samples))
-        _replace(self.samples, [sample[0] for sample in found if int(sample["step"]) <= step])
+        _replace(self.samples, [sample[0] for sample in found if int(sample["step"]) <= last])
+
+
+def _before(record: dict[str, Any], step: int, redo: str) -> bool:
+    again = bool(redo) and record.get("kind") == redo
+    return record["step"] < step or (record["step"] == step and not again)
 
 
 def _plain(value: Any) -> Any:
@@ -177,7 +187,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.done != self.start or self.shown:
-            self._show(self._line(f"in {_clock(time.monotonic() - self._began)}"))
+            self._show(self._line(f"in {clock(time.monotonic() - self._began)}"))
         if self._live:
             with self._forgiven():
                 self._live.stop()
@@ -206,7 +216,7 @@ class Progress:
         if rate > 0:
             parts.append(f"{_number(rate)}{unit}/s")
         if rate > 0 and self.total and not ending:
-            parts.append(f"{_clock(max(0, self.total - self.done) / rate)} left")
+            parts.append(f"{clock(max(0, self.total - self.done) / rate)} left")
         parts += [ending] if ending else []
         return "  ".join(parts + [f"{name} {_number(value)}" for name, value in self.shown.items()])
 
@@ -247,8 +257,12 @@ def _number(value: Any) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
-def _clock(seconds: float) -> str:
-    """Hours, minutes, seconds: 0:07, 12:07, 1:02:07."""
+def clock(seconds: float) -> str:
+    """Seconds as a person reads them.
+
+    >>> clock(7), clock(727), clock(3727)
+    ('0:07', '12:07', '1:02:07')
+    """
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

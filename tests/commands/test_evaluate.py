@@ -45,7 +45,7 @@ def text(tmp_path: Path) -> Path:
 def test_a_clueless_model_by_arithmetic(even_folder: Path, text: Path):
     ids = tokens.load(even_folder).encode(TEXT)
     first = len(tokens.load(even_folder).decode_bytes(ids[:1]))
-    result = run(Evaluate(model=str(even_folder), data=[str(text)], dtype="fp32"))
+    result = run(Evaluate(threads=1, model=str(even_folder), data=[str(text)], dtype="fp32"))
     assert result.tokens == len(ids) - 1 and result.documents == 1 and result.dtype == "fp32"
     assert result.loss == pytest.approx(math.log(260), rel=1e-6)
     assert result.perplexity == pytest.approx(260, rel=1e-5)
@@ -57,7 +57,7 @@ def test_windows_are_as_asked(model_folder: Path, text: Path):
     loaded = folder.load(model_folder)
     ids, lengths = np.array(loaded.tokenizer.encode(TEXT)), loaded.tokenizer.byte_lengths()
     for wish in ({}, {"context": 8}, {"stride": 3}, {"context": 10, "stride": 4, "batch": 3}):
-        result = run(Evaluate(model=str(model_folder), data=[str(text)], dtype="fp32", **wish))
+        result = run(Evaluate(threads=1, model=str(model_folder), data=[str(text)], dtype="fp32", **wish))
         context = wish.get("context", 16)
         batches = each_token_once(ids, context=context, stride=wish.get("stride"))
         score = evaluate(loaded.model, batches, byte_lengths=lengths)
@@ -69,7 +69,7 @@ def test_windows_are_as_asked(model_folder: Path, text: Path):
 
 def test_max_tokens_scores_the_beginning(model_folder: Path, text: Path):
     loaded = folder.load(model_folder)
-    result = run(Evaluate(model=str(model_folder), data=[str(text)], max_tokens=21, dtype="fp32"))
+    result = run(Evaluate(threads=1, model=str(model_folder), data=[str(text)], max_tokens=21, dtype="fp32"))
     score = evaluate(loaded.model, each_token_once(np.array(loaded.tokenizer.encode(TEXT)[:22]), context=16))
     assert result.tokens == 21 and result.loss == pytest.approx(score.loss, rel=1e-6)
 
@@ -77,13 +77,13 @@ def test_max_tokens_scores_the_beginning(model_folder: Path, text: Path):
 def test_documents_are_divided_by_end_of_text(even_folder: Path, tmp_path: Path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"body": body}) + "\n" for body in ("one", "two", "three")), encoding="utf-8")
-    result = run(Evaluate(model=str(even_folder), data=[str(rows)], field="body", dtype="fp32"))
+    result = run(Evaluate(threads=1, model=str(even_folder), data=[str(rows)], field="body", dtype="fp32"))
     pieces = sum(len(tokens.load(even_folder).encode(body)) for body in ("one", "two", "three"))
     assert result.documents == 3 and result.tokens == pieces + 3 - 1
 
 
 def test_the_command_line_and_its_page(even_folder: Path, text: Path, capsys: pytest.CaptureFixture[str]):
-    words = ["evaluate", str(even_folder), "--data", str(text), "--dtype", "fp32"]
+    words = ["evaluate", "--threads", "1", str(even_folder), "--data", str(text), "--dtype", "fp32"]
     assert cli.main(words) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["loss"] == "5.5607 nats a token" and lines["perplexity"] == "260.000"
@@ -94,7 +94,7 @@ def test_the_command_line_and_its_page(even_folder: Path, text: Path, capsys: py
 def test_words_have_no_bits_per_byte(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]):
     tokenizer = tokens.train("words", [TEXT])
     folder.save_model(tmp_path / "m", build(BigramConfig(vocabulary=tokenizer.vocabulary, context=8), seed=1), tokenizer, card={})
-    assert cli.main(["evaluate", str(tmp_path / "m"), "--data", str(text)]) == 0
+    assert cli.main(["evaluate", "--threads", "1", str(tmp_path / "m"), "--data", str(text)]) == 0
     assert "no fixed number of bytes" in capsys.readouterr().out
 
 
@@ -112,12 +112,12 @@ def test_words_have_no_bits_per_byte(tmp_path: Path, text: Path, capsys: pytest.
 )
 def test_mistakes_are_told(model_folder: Path, text: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str):
     places = {"MODEL": str(model_folder), "TEXT": str(text)}
-    assert cli.main(["evaluate", *(places.get(word, word) for word in words)]) == 2
+    assert cli.main(["evaluate", "--threads", "1", *(places.get(word, word) for word in words)]) == 2
     seen = capsys.readouterr()
     assert message in seen.err and "  -> " in seen.err and seen.out == ""
 
 
 def test_one_token_of_text_is_too_little(even_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "short.txt").write_text("q", encoding="utf-8")
-    assert cli.main(["evaluate", str(even_folder), "--data", str(tmp_path / "short.txt")]) == 2
+    assert cli.main(["evaluate", "--threads", "1", str(even_folder), "--data", str(tmp_path / "short.txt")]) == 2
     assert "the text has 1 tokens" in capsys.readouterr().err

@@ -15,6 +15,13 @@ from groundup.errors import TokenizerError
 from groundup.tokens import formats
 
 
+ADDS_END = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}],
+    "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [258], "tokens": ["<|endoftext|>"]}},
+}
+
+
 def saved(kind: str, folder: Path) -> dict[str, Any]:
     tokens.train(kind, ["ab, ab. ab"], vocabulary=260 if kind == "bpe" else None).save(folder)
     return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -71,14 +78,15 @@ def test_files_that_are_no_tokenizer(content: bytes | None, message: str, tmp_pa
         ("bpe", put("pre_tokenizer", value=None), "its pre_tokenizer"),
         ("bpe", put("decoder", value=None), "its decoder"),
         ("bpe", put("post_processor", value={"type": "TemplateProcessing"}), "its post_processor"),
+        ("bpe", put("post_processor", value=ADDS_END), "its post_processor"),
         ("bpe", put("added_tokens", 0, "lstrip", value=True), r"the added token '<\|endoftext\|>' \(lstrip\)"),
         ("bpe", put("added_tokens", 0, "special", value=False), r"\(not special\)"),
         ("bpe", put("model", "vocab", "!", value=1), "id 1 is used twice"),
         ("bpe", put("model", "vocab", "!", value=-1), "id 0 belongs to no token"),
         ("bpe", put("model", "vocab", "!", value=0.0), "not a whole number"),
         ("bpe", put("model", "vocab", "!", value="0"), "not a whole number"),
-        ("bpe", put("model", "vocab", "\ud800", value=260), "is not a tokenizer.json"),
-        ("bpe", put("model", "vocab", " ", value=260), "' ' stands for no byte"),
+        ("bpe", put("model", "vocab", "\ud800", value=259), "is not a tokenizer.json"),
+        ("bpe", put("model", "vocab", " ", value=259), "' ' stands for no byte"),
         ("bpe", put("model", "merges", 0, value=["a", "z"]), r"needs the token b'az'"),
         ("bpe", put("model", "merges", 0, value=["a"]), "is not a tokenizer.json"),
         ("bpe", put("model", "merges", 0, value="a b c"), "is not a tokenizer.json"),
@@ -87,7 +95,7 @@ def test_files_that_are_no_tokenizer(content: bytes | None, message: str, tmp_pa
         ("chars", put("decoder", value={"type": "WordPiece"}), "its decoder"),
         ("chars", put("post_processor", value={"type": "ByteLevel"}), "its post_processor"),
         ("chars", put("pre_tokenizer", value=None), "is not a tokenizer.json"),
-        ("chars", put("model", "vocab", "ab", value=5), "the token 'ab'"),
+        ("chars", put("model", "vocab", "ab", value=6), "the token 'ab'"),
         ("words", put("model", "vocab", "", value=5), "the token ''"),
         ("words", put("pre_tokenizer", "pretokenizers", 1, "pattern", "Regex", value="[a-z]+|--"), "its pre_tokenizer"),
         ("words", put("decoder", "decoders", 1, value={"type": "ByteLevel"}), "its decoder"),

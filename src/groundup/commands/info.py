@@ -157,9 +157,9 @@ def show(result: Result) -> None:
     """Print the tables for people."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if result.versions:
-        console.print(_pairs(result.versions), _pairs(result.machine), _devices(result.devices), _verdicts(result.truth))
+        console.print(_pairs(result.versions), _pairs(result.machine), _devices(result.devices), _verdicts(result.truth), sep="\n")
     if result.folder:
-        console.print(*(_section(title, facts) for title, facts in result.folder.items()))
+        console.print(*(_section(title, facts) for title, facts in result.folder.items()), sep="\n")
     if result.sizes:
         console.print(_grid(result.sizes, title="named sizes: groundup pretrain --size NAME"))
     if result.data:
@@ -170,7 +170,6 @@ def _pairs(facts: dict[str, Any], title: str = "") -> Table:
     table = Table(title=title or None, title_justify="left", box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         table.add_row(name, _text(value))
-    table.add_row("", "")
     return table
 
 
@@ -192,7 +191,7 @@ def _text(value: Any) -> str:
 
 def _grid(rows: list[dict[str, Any]], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name, value in rows[0].items():
+    for name, value in (rows[0] if rows else {}).items():
         number = isinstance(value, int) and not isinstance(value, bool)
         table.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=True)
     for row in rows:
@@ -221,7 +220,7 @@ def _verdicts(found: list[Verdict]) -> Table:
         | {"verdict": "right" if one.right else "WRONG"}
         for one in found
     ]
-    return _grid(rows, title="\ntruth check: relative error against fp32 on the CPU")
+    return _grid(rows, title="truth check: relative error against fp32 on the CPU")
 
 
 def _error(value: float) -> str:

@@ -18,9 +18,9 @@ from groundup import journal, losses, optim
 from groundup import machine as machines
 from groundup import model as models
 from groundup.batches import Loader, RandomWindows, Windows
-from groundup.errors import SettingsError
+from groundup.errors import SettingsError, TokenizerError
 from groundup.evaluate import Score, each_token_once, evaluate
-from groundup.generate import generate_text
+from groundup.generate.stream import generate_text, start_ids
 from groundup.machine import Machine
 from groundup.model.config import BigramConfig, ModelConfig, from_name
 from groundup.settings import Pretrain
@@ -68,11 +68,12 @@ def run(settings: Pretrain) -> Result | Preflight:
         raise SettingsError("no run folder was given", "add --out runs/NAME")
     if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
         return _dry_run(settings)
-    settings = runs.open_run(settings.out, settings)
-    runs.write_settings(settings.out, settings)  # so that --resume knows what was asked even before the first step
+    settings, planned = runs.open_run(settings.out, settings)
     text = corpus.read(settings, folder=settings.out / "data")
     machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
     settings = decide(settings, text, machine)
+    if settings.steps < planned:
+        raise SettingsError(f"the run is planned for {planned} steps, more than the {settings.steps} asked for", "a resumed run may only get more")
     job, checks = prepare_job(settings, text, machine)
     runs.write_settings(settings.out, settings)
     announce(checks)
@@ -162,8 +163,17 @@ def _evaluator(settings: Pretrain, text: Corpus, plan: Plan, machine: Machine) -
 
 def _sample(model: nn.Module, *, text: Corpus, settings: Pretrain) -> str:
     """A short text, always from the same seed: how the model speaks by now."""
-    prompt = settings.sample_prompt
+    prompt = settings.sample_prompt or _opening(text)
     return prompt + generate_text(model, text.tokenizer, prompt, max_tokens=settings.sample_tokens, seed=settings.seed)
+
+
+def _opening(text: Corpus) -> str:
+    """An empty prompt, where the tokenizer knows how a text begins; else the first token of the training text."""
+    try:
+        start_ids(text.tokenizer)
+    except TokenizerError:
+        return text.tokenizer.decode(text.train[:1].tolist())
+    return ""
 
 
 def announce(checks: Preflight) -> None:

@@ -50,16 +50,17 @@ class Encoder:
     totals: Survey
     cursor: Cursor = field(default_factory=Cursor)
     writers: dict[str, ShardWriter] = field(default_factory=dict)
+    states: dict[str, dict[str, int]] = field(default_factory=dict)  # of all writers, also of those that are closed
 
     def run(self, progress: Progress) -> None:
         """Encode all, from where a killed run stopped. Raises DataError or TokenizerError for unusable text."""
-        states = self._restore()
+        self._restore()
         names = ("train",) if self.division.kind == "none" else ("train", "valid")
         with ExitStack() as stack:
             for name in names:
                 # A shard that has its name already was closed when all was encoded; the kill came between two closes.
-                if name not in states or not shard(self.out, name).exists():
-                    self.writers[name] = stack.enter_context(self._writer(name, states.get(name)))
+                if name not in self.states or not shard(self.out, name).exists():
+                    self.writers[name] = stack.enter_context(self._writer(name, self.states.get(name)))
             self._encode(progress)
             for writer in self.writers.values():
                 writer.close()
@@ -103,17 +104,16 @@ class Encoder:
         cursor.documents, cursor.inside = cursor.documents + piece.ends, not piece.ends
 
     def _save(self) -> None:
-        states = {name: writer.state() for name, writer in self.writers.items()}
-        write_json(self.out / CURSOR, {"cursor": asdict(self.cursor), "writers": states})
+        self.states |= {name: writer.state() for name, writer in self.writers.items()}
+        write_json(self.out / CURSOR, {"cursor": asdict(self.cursor), "writers": self.states})
 
-    def _restore(self) -> dict[str, dict[str, int]]:
-        """Take up the saved cursor; returns the states of the writers, none at the beginning."""
+    def _restore(self) -> None:
+        """Take up the cursor and the states of the writers, if a killed run left any."""
         try:
             saved = json.loads((self.out / CURSOR).read_text(encoding="utf-8"))
-            self.cursor = Cursor(**saved["cursor"])
-            return dict(saved["writers"])
+            self.cursor, self.states = Cursor(**saved["cursor"]), dict(saved["writers"])
         except FileNotFoundError:
-            return {}
+            return
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{self.out / CURSOR} is damaged", "delete the folder and prepare the text again") from None
 

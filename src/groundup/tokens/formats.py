@@ -157,8 +157,9 @@ def _write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    finally:
+    except BaseException:
         aside.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Json:
@@ -243,11 +244,10 @@ def _parse_word_level(document: Json, vocab: dict[str, int], special: dict[str, 
     found = Parts(kind="chars", vocab=vocab, special=special)
     again = characters_json(vocab, special, None)
     if document["pre_tokenizer"]["type"] == "Sequence":
-        pattern = document["pre_tokenizer"]["pretokenizers"][1]["pattern"]["Regex"].removesuffix("|--")
-        found = replace(
-            found, kind="words", punctuation=re.sub(r"\\(.)", r"\1", pattern[1:-1]) if pattern[:1] == "[" else ""
-        )
-        again = words_json(vocab, special, None, found.punctuation)
+        pattern = document["pre_tokenizer"]["pretokenizers"][1]["pattern"]["Regex"]
+        punctuation = re.sub(r"\\(.)", r"\1", pattern[1:-4]) if pattern[:1] == "[" else ""  # cut_pattern undone
+        found = replace(found, kind="words", punctuation=punctuation)
+        again = words_json(vocab, special, None, punctuation)
     for part in ("pre_tokenizer", "decoder", "post_processor"):
         if document.get(part) != again[part]:
             raise _unsupported(f"its {part} (for a WordLevel model)", source)
@@ -267,8 +267,10 @@ def _check_byte_level(document: Json, source: str) -> None:
         raise _unsupported("its pre_tokenizer (only ByteLevel with GPT-2's cut and no prefix space)", source)
     if (document.get("decoder") or {}).get("type") != "ByteLevel":
         raise _unsupported("its decoder (only ByteLevel)", source)
-    if (document.get("post_processor") or cut).get("type") != "ByteLevel":
-        raise _unsupported("its post_processor (it adds tokens around a text)", source)
+    after = document.get("post_processor") or cut
+    adds_nothing = after.get("type") == "TemplateProcessing" and after.get("special_tokens") == {}
+    if after.get("type") != "ByteLevel" and not adds_nothing:
+        raise _unsupported("its post_processor (it may add tokens around a text)", source)
 
 
 def _read_merge(entry: Any) -> tuple[str, str]:

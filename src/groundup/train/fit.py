@@ -8,7 +8,7 @@ import math
 import time
 
 from groundup import machine as machines
-from groundup.errors import CheckpointError, SettingsError, Stopped
+from groundup.errors import CheckpointError, Stopped
 from groundup.journal import Journal, Progress
 from groundup.train import run
 from groundup.train.job import Fitted, Job
@@ -59,15 +59,10 @@ def begin(job: Job) -> run.Progress:
             f"the training data of {job.out} changed since step {progress.step}",
             "put the data back as it was, or start a new run with another --out",
         )
-    if progress.step > job.plan.steps:
-        raise SettingsError(
-            f"{job.out} is at step {progress.step} already, more than the {job.plan.steps} asked for",
-            "a resumed run may only get more steps",
-        )
     job.batches.restore(progress.batches or {})
     machines.set_rng_state(rng)
     # An evaluation comes after its checkpoint and may have been cut off: the one of this very step is made again.
-    journal.rewind(progress.step, redo=("eval", "sample"))
+    journal.rewind(progress.step, redo="eval")
     run.publish(job.out, checkpoint)
     return progress
 

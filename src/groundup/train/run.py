@@ -41,21 +41,23 @@ class Progress:
     data: str = ""  # fingerprint of the training tokens
 
 
-def open_run(out: Path, asked: Pretrain) -> Pretrain:
-    """Make the folder of a new run, or merge the settings of the run that is to go on; returns what holds.
+def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
+    """Make the folder of a new run, or merge the settings of the run that is to go on.
 
-    Raises SettingsError where the folder belongs to something else, or where a resumed run is asked to change a
-    setting that would make it another run.
+    Returns the settings that hold, and the steps planned so far (0 for a new run). Raises SettingsError where the folder
+    belongs to something else, or where a resumed run is asked to change a setting that would make it another run.
     """
     settings_file = out / SETTINGS
     if settings_file.exists():
         if not asked.resume:
             raise SettingsError(f"{out} holds another run", "add --resume to go on with it, or choose another --out")
-        return merge(type(asked).create(**read_toml(settings_file)), asked)
+        saved = type(asked).create(**read_toml(settings_file))
+        return merge(saved, asked), saved.steps or 0
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out} exists and is no run folder (it has no {SETTINGS})", "choose another --out, or empty it yourself")
     out.mkdir(parents=True, exist_ok=True)
-    return asked
+    write_settings(out, asked)  # so that --resume knows what was asked even before the first step
+    return asked, 0
 
 
 def merge(saved: Pretrain, asked: Pretrain) -> Pretrain:

@@ -1,7 +1,7 @@
-"""The built-in small world: short stories about a harbour town, written from a seed, and a checker that reads them back.
+"""The built-in small world: short stories of a harbour town, written from a seed, and a checker that reads them back.
 
-In: a seed. Out: `stories` (texts without end), `story` (one by number), `tell` (one with the facts behind it) and `check`
-(any text -> is it a grammatical, consistent harbour story, and if not, why).
+In: a seed. Out: `stories` (texts without end), `story` (one by number), `tell` (one with the facts behind it) and
+`check` (any text -> is it a grammatical, consistent harbour story, and if not, why).
 
 >>> from groundup.text import harbor
 >>> harbor.check(harbor.story(seed=1, index=0)).ok

@@ -16,17 +16,39 @@ from groundup.text.harbor.plots import all_acts
 from groundup.text.harbor.sentences import Reading, read, reading, rows, skeleton, split
 
 LONGEST = 3  # sentences in one pattern
+# What is wrong when a fact is missing: predicate -> plain words ({0} is its first argument).
 PLAIN = {
-    "at": "{0} is not at the {1}", "has": "{0} does not have the {1}", "lead": "the story is not about {0}",
-    "lost": "the {0} is not lost", "owner": "the {1} does not belong to {0}", "home": "{0} is not found at the {1}",
-    "wants": "{0} does not want the {1}", "about": "the story is not about the {0}", "weather": "there is no {0} today",
-    "stolen": "the {0} was not stolen", "start": "the story has already begun", "plot": "this belongs to another story",
-    "calm": "the trouble has already begun", "done": "nothing is settled yet", "stands": "the {0} is not at the {1}",
-    "maybe": "nobody said that it could be at the {0}", "looked": "nobody looked at the {0}", "odd": "nothing was said about the {0}",
-    "from": "the letter is not from {0}", "to": "the letter is not for {0}", "guest": "it is not about {0}",
-    "broken": "the {0} is not broken", "errand": "there is no reason to go there", "called": "the {0} is not called {1}",
-    "job": "it is not the {0} that is broken", "shore": "the {0} is not on the shore", "known": "{0} was not introduced",
-}  # fmt: skip
+    "about": "the story is not about the {0}",
+    "at": "{0} is not at the {1}",
+    "broken": "the {0} is not broken",
+    "called": "the {0} is not called {1}",
+    "calm": "the trouble has already begun",
+    "done": "nothing is settled yet",
+    "errand": "there is no reason to go there",
+    "from": "the letter is not from {0}",
+    "guest": "it is not about {0}",
+    "has": "{0} does not have the {1}",
+    "home": "{0} is not found at the {1}",
+    "job": "it is not the {0} that is broken",
+    "lead": "the story is not about {0}",
+    "looked": "nobody looked at the {0}",
+    "lost": "the {0} is not lost",
+    "maybe": "nobody said that it could be at the {0}",
+    "odd": "nothing was said about the {0}",
+    "owner": "the {1} does not belong to {0}",
+    "plot": "this belongs to another story",
+    "shore": "the {0} is not on the shore",
+    "stands": "the {0} is not at the {1}",
+    "start": "the story has already begun",
+    "stolen": "the {0} was not stolen",
+    "to": "the letter is not for {0}",
+    "wants": "{0} does not want the {1}",
+    "weather": "there is no {0} today",
+}
+
+
+# What is wrong when a fact holds that must not.
+ALREADY = {"at": "{0} is here already", "has": "somebody already has the {1}", "both": "nobody lost the race"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +61,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Understood:
-    """One reading of the next sentences: how many, as what, with which values, and what is wrong with it ("" if nothing)."""
+    """One reading of the next sentences: how many, as what, with which values, and what is wrong ("" if nothing)."""
 
     length: int
     reading: Reading
@@ -77,7 +99,7 @@ class Reader:
             self.focus = found.values.get(found.reading.row.last_person, "")
 
     def understand(self, sentences: list[str], title: bool) -> Understood | None:
-        """The first sound reading of the next sentences, the longest patterns first; or else the first with a problem."""
+        """The first sound reading of the next sentences, longest patterns first; or else the first with a problem."""
         faulty = None
         for length in range(min(LONGEST, len(sentences)), 0, -1):
             blanked, words = skeleton(" ".join(sentences[:length]))
@@ -106,9 +128,8 @@ class Reader:
         """A need that is not met, in plain words, with what is true instead where that helps."""
         predicate, *terms = (values.get(term, term) for term in failed.terms)
         if failed.no:
-            return f"this no longer fits ({' '.join([predicate, *terms])})"
-        spoken = PLAIN.get(predicate, f"nothing led to this ({predicate} {' '.join(terms)})".replace(" )", ")"))
-        text = spoken.format(*terms).replace("the _", "anything").replace("_", "anybody")
+            return ALREADY.get(predicate, "this has already happened").format(*terms)
+        text = PLAIN.get(predicate, f"nothing led to this (no fact {' '.join([predicate, *terms])!r})").format(*terms)
         if predicate == "has" and len(terms) == 2:
             holders = [fact[1] for fact in self.state.facts if fact[0] == "has" and fact[2] == terms[1]]
             text += f", {holders[0]} has it" if holders else ""

@@ -11,7 +11,7 @@ from functools import cache
 
 from groundup.text.harbor.world import Fact, standing_facts
 
-# Facts of which only one can hold: predicate -> how many of its leading or trailing arguments name the thing it is about.
+# Facts of which only one can hold: predicate -> the argument that it is about.
 # Adding ("at", "Mira", "pier") removes every other ("at", "Mira", _); adding ("has", "Odo", "key") takes it from Mira.
 ONLY_ONE = {"at": 0, "has": 1}
 
@@ -45,7 +45,7 @@ class State:
         self.facts: set[Fact] = {("start",)}
 
     def solve(self, wanted: tuple[Need, ...], binding: dict[str, str]) -> tuple[dict[str, str], Need | None]:
-        """Values for all letters with which every need holds, and None; or the furthest values and the need that fails."""
+        """Values for all letters with which every need holds, and None; or the furthest values and the failing need."""
         if not wanted:
             return binding, None
         first, rest = wanted[0], wanted[1:]
@@ -94,7 +94,7 @@ def is_free(term: str) -> bool:
 
 
 def agree(term: str, value: str, values: dict[str, str]) -> bool:
-    """Whether `term` can be `value`; a free letter takes it, unless another letter has it: roles are always different."""
+    """Whether `term` can be `value`; a free letter takes it, unless another letter has it: roles are different."""
     if term == "_" or not is_free(term):
         return term in ("_", value)
     if term not in values and value in values.values():

@@ -1,7 +1,7 @@
 """All plots, and all acts that a reader may meet.
 
-In: nothing. Out: `PLOTS` and `acts_of` (the acts a plot is written with). To add a plot, write it in one of the files of
-this folder (or a new one) and name it here.
+In: nothing. Out: `PLOTS`, `named` (the acts that a plot is written with) and `all_acts` (those that a reader may meet).
+To add a plot, write it in one of the files of this folder, or in a new one that is then named here.
 """
 
 from functools import cache

@@ -111,7 +111,8 @@ BOTTLE = Plot(
 PARTY = Plot(
     "party",
     roles="A B C O F P:town Q=home.B R=home.C",
-    script="""title (dawn | | ) meet / plan whisper[P=R] sad[P=Q] / lure surprise / (gift quirk? | cake bite?) joy coda""",
+    script="""title (dawn | | ) meet / plan whisper[P=R] sad[P=Q] / lure surprise /
+        (gift quirk? | cake bite?) joy coda""",
     acts=(
         act(
             "title", "start", "+plot party, +lead A, +known A, +guest B, +known B",
@@ -176,7 +177,8 @@ PARTY = Plot(
 SOUP = Plot(
     "soup",
     roles="A B C P:town Q=home.A",
-    script="""title (dawn | | ) meet / cook leave salt (air | gull | | | ) again / back taste confess (sea | potatoes) coda""",
+    script="""title (dawn | | ) meet / cook leave salt (air | gull | | | ) again / back taste
+        confess (sea | potatoes) coda""",
     acts=(
         act(
             "title", "start", "+plot soup, +lead A, +known A",
@@ -280,17 +282,20 @@ GHOST = Plot(
             "At midnight they went to {P}, first the {O}, then {B}, then {A}.",
         ),
         act(
-            "singer", "dark, haunted P, sound howl, at A P, not at C _", "-dark, -sound howl, +known C, +at C P, +art song",
+            "singer", "dark, haunted P, sound howl, at A P, not at C _",
+            "-dark, -sound howl, +known C, +at C P, +art song",
             "It was no ghost. It was {C} the {job C}, singing to the moon.",
             "{At P} stood {C} the {job C}, singing, and the owls were leaving.",
         ),
         act(
-            "dancer", "dark, haunted P, sound feet, at A P, not at C _", "-dark, -sound feet, +known C, +at C P, +art dance",
+            "dancer", "dark, haunted P, sound feet, at A P, not at C _",
+            "-dark, -sound feet, +known C, +at C P, +art dance",
             "It was no ghost. It was {C} the {job C}, dancing with a broom.",
             "{At P} they saw {C} the {job C}, teaching a gull to dance.",
         ),
         act(
-            "builder", "dark, haunted P, sound knock, at A P, not at C _", "-dark, -sound knock, +known C, +at C P, +bed",
+            "builder", "dark, haunted P, sound knock, at A P, not at C _",
+            "-dark, -sound knock, +known C, +at C P, +bed",
             "It was no ghost. It was {C} the {job C}, building a bed for the cat.",
             "{At P} they saw {C} the {job C}, building a very small bed.",
         ),

@@ -3,9 +3,9 @@
 In: three short texts per plot. Out: `Plot`, with `cast` (draw the roles) and `steps` (draw one way through the script).
 
 Roles, drawn in order: `A B:sailor P=home.A R:shore` draws a person, a different one who sails, where A lives, a shore.
-Script: names of acts in order; `name?` is left out half of the time, `(a b | c | )` takes one way at random, `/` begins a
-paragraph, `visit[B=C P=Q]` plays an act with C in the part of B and Q in the part of P. Only the writer knows scripts:
-the checker holds a story against what its acts need.
+Script: names of acts in order; `name?` is left out half of the time, `(a b | c | )` takes one way at random, `/` begins
+a paragraph, `visit[B=C P=Q]` plays an act with C in the part of B and Q in the part of P. Only the writer knows the
+scripts: the checker holds a story against what its acts need.
 """
 
 import re

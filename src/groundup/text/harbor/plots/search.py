@@ -20,7 +20,8 @@ LOST = Plot(
             "Where is {A}'s {O}?",
         ),
         act(
-            "lose", "plot lost, lead A, about O, calm, at A _", "-calm, +lost O, +owner A O, +worried A, +new O, +errand",
+            "lose", "plot lost, lead A, about O, calm, at A _",
+            "-calm, +lost O, +owner A O, +worried A, +new O, +errand",
             "This morning {his A} {O} was gone, and it was not under the cat.",
             "But when {he A} reached for {his A} {O}, there was only air.",
             "But today {he A} was sad, because {his A} {O} was gone.",
@@ -106,7 +107,8 @@ TRADE = Plot(
     script="""title (dawn | | ) meet / want (
         quirk? (air | gull | | | ) visit price / own swap
         | quirk visit price / own swap
-        | visit price / hint visit[B=C P=Q] price[B=C O=X X=Y] own[X=Y] swap[B=C O=X X=Y] return swap sum?) / joy coda""",
+        | visit price / hint visit[B=C P=Q] price[B=C O=X X=Y] own[X=Y] swap[B=C O=X X=Y] return swap sum?
+        ) / joy coda""",
     acts=(
         act(
             "title", "start", "+plot trade, +lead A, +known A, +about O",
@@ -132,7 +134,8 @@ TRADE = Plot(
             "{He A} laughed, because under {his A} coat {he A} had {a X}.",
         ),
         act(
-            "swap", "plot trade, wants A O, wants B X, has A X, has B O, at A P, at B P", "+has A O, +has B X, -wants A O, -wants A X, -wants B X",
+            "swap", "plot trade, wants A O, wants B X, has A X, has B O, at A P, at B P",
+            "+has A O, +has B X, -wants A O, -wants A X, -wants B X",
             "So {A} gave {B} the {X}, and {B} gave {A} the {O}.",
             "{A} put down the {X} and picked up the {O}, and {B} was glad.",
             "{B} hugged the {X} and gave the {O} to {A}.",
@@ -180,7 +183,8 @@ THEFT = Plot(
             "Then {he A} looked again, and even the smell of the {F} was gone.",
         ),
         act(
-            "suspect", "stolen F, lead A, home B P, not at B _, not suspect _", "+known B, +at B P, +at A P, +suspect B, -worried A",
+            "suspect", "stolen F, lead A, home B P, not at B _, not suspect _",
+            "+known B, +at B P, +at A P, +suspect B, -worried A",
             "Now {B} the {job B} was very fond of {F}, so {A} marched to {P}.",
             "So {he A} went to {P} and looked {B} the {job B} in the eye.",
             "{A} went straight to {P}, because {B} the {job B} loved {F}.",
