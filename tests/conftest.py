@@ -12,5 +12,7 @@ def data_dir() -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("GROUNDUP_DATA", beside))
     if not folder.is_dir():
-        pytest.skip(f"sample data not found at {folder}: set GROUNDUP_DATA (`groundup prepare --help` names the originals)")
+        pytest.skip(
+            f"sample data not found at {folder}: set GROUNDUP_DATA (`groundup prepare --help` names the originals)"
+        )
     return folder

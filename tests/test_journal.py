@@ -89,6 +89,19 @@ def test_rewound_and_repeated_equals_uninterrupted(tmp_path):
     assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["metrics.jsonl", "samples.md"]
 
 
+def test_rewind_drops_what_is_made_again_for_the_same_step(tmp_path):
+    journal = Journal(tmp_path)
+    for step in (1, 2, 3):
+        journal.write(step, kind="step")
+        journal.write(step, kind="eval")
+        journal.sample(step, "", f"sample {step}")
+    journal.rewind(2, redo="eval")
+    left = [(record["step"], record["kind"]) for record in journal.read()]
+    assert left == [(1, "step"), (1, "eval"), (2, "step")]
+    assert "sample 1" in journal.samples.read_text(encoding="utf-8")
+    assert "sample 2" not in journal.samples.read_text(encoding="utf-8")
+
+
 def test_rewind_of_what_is_kept_does_not_touch_the_file(tmp_path):
     journal = Journal(tmp_path)
     journal.write(1)

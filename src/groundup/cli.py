@@ -22,6 +22,10 @@ from groundup import settings
 from groundup.errors import GroundupError
 
 
+ABOUT = "Build a large language model from the ground up: text in, a model that writes out."
+FIRST_STEPS = "First steps: groundup demo. Every command: --help, --json, --config FILE.toml, --debug."
+
+
 class Command(NamedTuple):
     """One row of the table: the settings class, the module whose `run` does the work, and examples for `--help`."""
 
@@ -31,23 +35,36 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(settings.Demo, "groundup.commands.demo", ("groundup demo", "groundup demo --seed 7 --out runs/seven")),
+    "demo": Command(
+        settings.Demo, "groundup.commands.demo", ("groundup demo", "groundup demo --seed 7 --out runs/seven")
+    ),
     "prepare": Command(
         settings.Prepare,
         "groundup.commands.prepare",
-        ("groundup prepare --data letters/*.txt --out shards", "groundup prepare --data books.jsonl --field body --tokenizer gpt2 --out shards"),
+        (
+            "groundup prepare --data letters/*.txt --out shards",
+            "groundup prepare --data books.jsonl --field body --tokenizer gpt2 --out shards",
+        ),
     ),
     "tokenizer train": Command(
-        settings.TokenizerTrain, "groundup.commands.tokenizer:train", ("groundup tokenizer train --data harbor --vocabulary 1024 --out tok",)
+        settings.TokenizerTrain,
+        "groundup.commands.tokenizer:train",
+        ("groundup tokenizer train --data harbor --vocabulary 1024 --out tok",),
     ),
     "tokenizer show": Command(
-        settings.TokenizerShow, "groundup.commands.tokenizer:show_pieces", ('groundup tokenizer show tok --text "Akwirw ier"',)
+        settings.TokenizerShow,
+        "groundup.commands.tokenizer:show_pieces",
+        ('groundup tokenizer show tok --text "The gulls"',),
     ),
     "tokenizer encode": Command(
-        settings.TokenizerEncode, "groundup.commands.tokenizer:encode", ('groundup tokenizer encode tok --text "Hello"',)
+        settings.TokenizerEncode,
+        "groundup.commands.tokenizer:encode",
+        ('groundup tokenizer encode tok --text "Hello"',),
     ),
     "tokenizer decode": Command(
-        settings.TokenizerDecode, "groundup.commands.tokenizer:decode", ("groundup tokenizer decode tok --ids 39 68 75",)
+        settings.TokenizerDecode,
+        "groundup.commands.tokenizer:decode",
+        ("groundup tokenizer decode tok --ids 39 68 75",),
     ),
     "pretrain": Command(
         settings.Pretrain,
@@ -61,10 +78,19 @@ COMMANDS = {
     "generate": Command(
         settings.Generate,
         "groundup.commands.generate",
-        ('groundup generate runs/letters --prompt "Dear" --max-tokens 100', "groundup generate runs/letters --prompts lines.txt --temperature 0 --json"),
+        (
+            'groundup generate runs/letters --prompt "Dear" --max-tokens 100',
+            "groundup generate runs/letters --prompts lines.txt --temperature 0 --json",
+        ),
     ),
-    "evaluate": Command(settings.Evaluate, "groundup.commands.evaluate", ("groundup evaluate runs/letters --data other.txt",)),
-    "info": Command(settings.Info, "groundup.commands.info", ("groundup info", "groundup info runs/letters", "groundup info --sizes")),
+    "evaluate": Command(
+        settings.Evaluate, "groundup.commands.evaluate", ("groundup evaluate runs/letters --data other.txt",)
+    ),
+    "info": Command(
+        settings.Info,
+        "groundup.commands.info",
+        ("groundup info", "groundup info runs/letters", "groundup info --sizes"),
+    ),
 }
 
 
@@ -115,8 +141,7 @@ def _dispatch(words: list[str]) -> int:
 def build() -> App:
     """The whole command line as a cyclopts application, made from the table."""
     version = importlib.import_module("groundup").__version__
-    app = App(name="groundup", version=version, help_format="plaintext", help="Build a large language model from the ground up: text in, a model you can talk to out.",
-              help_epilogue="First steps: groundup demo. Every command: --help, --json, --config FILE.toml, --debug.")  # fmt: skip
+    app = App(name="groundup", version=version, help_format="plaintext", help=ABOUT, help_epilogue=FIRST_STEPS)
     parents: dict[str, App] = {}
     for name, row in COMMANDS.items():
         parent, _, leaf = name.rpartition(" ")
@@ -139,12 +164,11 @@ def _signed(row: Command) -> Callable[..., None]:
     parameters = [_parameter(row.settings, name) for name in row.settings.model_fields]
     parameters.sort(key=lambda parameter: parameter.kind)
     every = Group("Every command", sort_key=99)
-    parameters += [
-        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None,
-                          annotation=Annotated[Path | None, Parameter(help="read settings from a TOML file; flags win", group=every)]),
-        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False,
-                          annotation=Annotated[bool, Parameter(help="print the result as JSON", negative="", group=every)]),
-    ]  # fmt: skip
+    config = Annotated[Path | None, Parameter(help="read settings from a TOML file; flags win", group=every)]
+    as_json = Annotated[bool, Parameter(help="print the result as JSON", negative="", group=every)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters.append(inspect.Parameter("config", keyword, default=None, annotation=config))
+    parameters.append(inspect.Parameter("json", keyword, default=False, annotation=as_json))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.row = row  # type: ignore[attr-defined]
     return call
@@ -199,11 +223,16 @@ def _explain(error: Exception) -> int:
     if isinstance(error, MemoryError):
         return _say("out of memory\n  -> lower --batch, --micro-batch, --context or --size", status=1)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return _say(f"the disk is full: {error.filename or error}\n  -> free some space; what was saved before is whole", status=1)
+        return _say(
+            f"the disk is full: {error.filename or error}\n  -> free some space; what was saved before is whole",
+            status=1,
+        )
     if isinstance(error, PermissionError):
         return _say(f"no permission: {error.filename}\n  -> choose another path or change its rights", status=2)
     name = type(error).__name__
-    return _say(f"unexpected {name}: {error}\n  -> this is a bug in groundup; repeat with --debug and report it", status=1)
+    return _say(
+        f"unexpected {name}: {error}\n  -> this is a bug in groundup; repeat with --debug and report it", status=1
+    )
 
 
 def _say(text: str, *, status: int) -> int:

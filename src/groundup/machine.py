@@ -116,7 +116,10 @@ def memory(device: torch.device) -> int:
 def _cgroup_free() -> int:
     """Bytes left under the memory limit of a Linux container; a huge number where there is none."""
     try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit, open("/sys/fs/cgroup/memory.current", encoding="ascii") as used:
+        with (
+            open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit,
+            open("/sys/fs/cgroup/memory.current", encoding="ascii") as used,
+        ):
             text = limit.read().strip()
             return 2**63 if text == "max" else int(text) - int(used.read())
     except (OSError, ValueError):

@@ -68,7 +68,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SettingsError(f"no settings file at {path}", "check the path after --config") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error}", "give a readable UTF-8 TOML file") from None
+        raise SettingsError(
+            f"cannot read the settings file {path}: {error}", "give a readable UTF-8 TOML file"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}", "write one `name = value` per line") from None
 
@@ -112,7 +114,9 @@ def extra(field: FieldInfo) -> dict[str, Any]:
 class TextSettings(Settings):
     """What every command that reads text shares."""
 
-    data: list[str] = knob([], "files, folders, globs, or catalog names (the-verdict, tinyshakespeare, harbor ...)", group="Text")
+    data: list[str] = knob(
+        [], "files, folders, globs, or catalog names (the-verdict, tinyshakespeare, harbor ...)", group="Text"
+    )
     field: str = knob("text", "which field of .jsonl and .csv rows holds the text", group="Text")
 
 
@@ -120,12 +124,18 @@ class TokenizeSettings(TextSettings):
     """Text, and how it becomes ids."""
 
     tokenizer: str = knob(
-        "bpe", "chars, words, words-strict, bpe (learnt from the data), gpt2, or a tokenizer.json or model folder", group="Tokens"
+        "bpe",
+        "chars, words, words-strict, bpe (learnt from the data), gpt2, or a tokenizer.json or model folder",
+        group="Tokens",
     )
-    vocabulary: Positive | None = knob(None, "ids to learn for bpe; by default from the size of the text", group="Tokens")
+    vocabulary: Positive | None = knob(
+        None, "ids to learn for bpe; by default from the size of the text", group="Tokens"
+    )
     validation: float = knob(0.1, "share of the text kept for validation", group="Tokens", ge=0, lt=1)
     split: Literal["auto", "fraction", "document"] = knob(
-        "auto", "validation = the last part of the text, or whole documents; auto: documents when there are many", group="Tokens"
+        "auto",
+        "validation = the last part of the text, or whole documents; auto: documents when there are many",
+        group="Tokens",
     )
 
 
@@ -139,7 +149,9 @@ class TokenizerTrain(TextSettings):
     """Learn a tokenizer from text."""
 
     kind: Literal["chars", "words", "words-strict", "bpe"] = knob("bpe", "what the tokens are", group="Tokens")
-    vocabulary: Positive | None = knob(None, "ids to learn for bpe; by default from the size of the text", group="Tokens")
+    vocabulary: Positive | None = knob(
+        None, "ids to learn for bpe; by default from the size of the text", group="Tokens"
+    )
     special: list[str] = knob(["<|endoftext|>"], "special tokens to add", group="Tokens")
     out: Path | None = knob(None, "folder for tokenizer.json", group="Output")
 
@@ -174,8 +186,8 @@ class Pretrain(TokenizeSettings):
     """Train a model from text: tokenize, train, evaluate, save."""
 
     may_change_on_resume: ClassVar[frozenset[str]] = frozenset(
-        "steps tokens epochs eval_every eval_tokens sample_every sample_prompt sample_tokens log_every save_every keep".split()
-        + ["resume", "dry_run"]
+        {"steps", "tokens", "epochs", "resume", "dry_run", "save_every", "keep", "log_every"}
+        | {"eval_every", "eval_tokens", "sample_every", "sample_prompt", "sample_tokens"}
     )
 
     out: Path | None = knob(None, "run folder", group="Output")
@@ -193,18 +205,26 @@ class Pretrain(TokenizeSettings):
     hidden: Positive | None = knob(None, "width inside the feed-forward part", group="Model")
     qkv_bias: bool | None = knob(None, "bias in query, key and value (gpt2, llama)", group="Model")
     tie: bool | None = knob(None, "share the token table with the output head", group="Model")
-    init: Literal["gpt2", "torch"] | None = knob(None, "initial weights: GPT-2's, or torch's defaults as in the book", group="Model")
+    init: Literal["gpt2", "torch"] | None = knob(
+        None, "initial weights: GPT-2's, or torch's defaults as in the book", group="Model"
+    )
     dropout: float = knob(0.0, "dropout everywhere, unless set per place", group="Model", ge=0, lt=1)
     dropout_embedding: float | None = knob(None, "dropout after the embeddings", group="Model", ge=0, lt=1)
     dropout_attention: float | None = knob(None, "dropout on attention weights", group="Model", ge=0, lt=1)
     dropout_shortcut: float | None = knob(None, "dropout before each shortcut is added", group="Model", ge=0, lt=1)
 
     sampling: Literal["windows", "random"] = knob(
-        "windows", "windows: every window once an epoch, shuffled; random: offsets drawn anew for each sample", group="Batches"
+        "windows",
+        "windows: every window once an epoch, shuffled; random: offsets drawn anew for each sample",
+        group="Batches",
     )
-    stride: Positive | None = knob(None, "distance between windows; by default the context (no overlap)", group="Batches")
+    stride: Positive | None = knob(
+        None, "distance between windows; by default the context (no overlap)", group="Batches"
+    )
     batch: Positive = knob(32, "sequences per step, over all ranks", group="Batches")
-    micro_batch: Positive | None = knob(None, "sequences per forward pass; smaller saves memory, the result is the same", group="Batches")
+    micro_batch: Positive | None = knob(
+        None, "sequences per forward pass; smaller saves memory, the result is the same", group="Batches"
+    )
     seed: int = knob(1337, "seed of weights, order, dropout and samples", group="Batches", ge=0, lt=2**63)
 
     steps: Positive | None = knob(None, "optimizer steps (1000 if no budget is given)", group="Training")
@@ -218,18 +238,40 @@ class Pretrain(TokenizeSettings):
     beta2: float = knob(0.95, "AdamW beta 2", group="Training", ge=0, lt=1)
     clip: float = knob(1.0, "clip the gradient to this norm; 0 turns it off", group="Training", ge=0)
 
-    eval_every: Positive | None = knob(None, "steps between evaluations; by default a tenth of the run", group="Watching")
+    eval_every: Positive | None = knob(
+        None, "steps between evaluations; by default a tenth of the run", group="Watching"
+    )
     eval_tokens: Positive = knob(200_000, "validation tokens per evaluation, always the same ones", group="Watching")
-    sample_every: int | None = knob(None, "steps between samples, 0 = none; by default with each evaluation", group="Watching", ge=0)
+    sample_every: int | None = knob(
+        None, "steps between samples, 0 = none; by default with each evaluation", group="Watching", ge=0
+    )
     sample_prompt: str = knob("", "prompt of the samples; empty starts from end-of-text", group="Watching")
     sample_tokens: Positive = knob(60, "length of the samples", group="Watching")
-    log_every: Positive | None = knob(None, "steps between lines of metrics.jsonl; by default 1 in short runs, else 10", group="Watching")
-    save_every: Span = knob("2m", "checkpoint every so many steps ('500') or so much time ('90s', '2m', '1h')", group="Watching")
+    log_every: Positive | None = knob(
+        None, "steps between lines of metrics.jsonl; by default 1 in short runs, else 10", group="Watching"
+    )
+    save_every: Span = knob(
+        "2m", "checkpoint every so many steps ('500') or so much time ('90s', '2m', '1h')", group="Watching"
+    )
     keep: Positive = knob(1, "checkpoints kept for --resume", group="Watching")
 
     device: Device = knob("auto", "where to compute", group="Machine")
     dtype: Dtype = knob("auto", "bf16 where the hardware has it (weights stay fp32), else fp32", group="Machine")
     threads: Positive | None = knob(None, "CPU threads; by default all cores", group="Machine")
+
+
+class Decided(Pretrain):
+    """Pretraining with nothing left open: what a run does, and what a resumed run goes on doing."""
+
+    out: Path
+    context: Positive
+    micro_batch: Positive
+    steps: Positive
+    lr: float
+    warmup: int
+    eval_every: Positive
+    sample_every: int
+    log_every: Positive
 
 
 class Generate(Settings):

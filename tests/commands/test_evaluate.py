@@ -30,7 +30,9 @@ def even_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "llama"
-    config = ModelConfig(family="llama", vocabulary=260, context=16, width=16, layers=2, heads=2, init="torch", tie=False)
+    config = ModelConfig(
+        family="llama", vocabulary=260, context=16, width=16, layers=2, heads=2, init="torch", tie=False
+    )
     folder.save_model(path, build(config, seed=1), tokens.train("bpe", [TEXT], vocabulary=260), card={})
     return path
 
@@ -93,7 +95,9 @@ def test_the_command_line_and_its_page(even_folder: Path, text: Path, capsys: py
 
 def test_words_have_no_bits_per_byte(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]):
     tokenizer = tokens.train("words", [TEXT])
-    folder.save_model(tmp_path / "m", build(BigramConfig(vocabulary=tokenizer.vocabulary, context=8), seed=1), tokenizer, card={})
+    folder.save_model(
+        tmp_path / "m", build(BigramConfig(vocabulary=tokenizer.vocabulary, context=8), seed=1), tokenizer, card={}
+    )
     assert cli.main(["evaluate", "--threads", "1", str(tmp_path / "m"), "--data", str(text)]) == 0
     assert "no fixed number of bytes" in capsys.readouterr().out
 
@@ -110,7 +114,9 @@ def test_words_have_no_bits_per_byte(tmp_path: Path, text: Path, capsys: pytest.
         (["MODEL", "--data", "TEXT", "--max-tokens", "0"], "max"),
     ],
 )
-def test_mistakes_are_told(model_folder: Path, text: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str):
+def test_mistakes_are_told(
+    model_folder: Path, text: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+):
     places = {"MODEL": str(model_folder), "TEXT": str(text)}
     assert cli.main(["evaluate", "--threads", "1", *(places.get(word, word) for word in words)]) == 2
     seen = capsys.readouterr()

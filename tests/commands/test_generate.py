@@ -12,7 +12,7 @@ from groundup.checkpoint import folder
 from groundup.commands.generate import Emit, Result, read_prompts, run
 from groundup.errors import DataError, SettingsError
 from groundup.generate import Sampler, generate_by_hand, generate_text
-from groundup.model import ModelConfig, build
+from groundup.model import BigramConfig, ModelConfig, build
 from groundup.settings import Generate
 
 TEXT = "the quick brown fox jumps over the lazy dog. é ☃\n"
@@ -42,7 +42,9 @@ def standard_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 def test_greedy_text_is_the_plain_loop(model_folder: Path):
     loaded = folder.load(model_folder)
     result = ask(Generate(model=str(model_folder), prompt="the quick", temperature=0, max_tokens=40))
-    ids = generate_by_hand(loaded.model, loaded.tokenizer.encode("the quick"), max_tokens=40, sampler=Sampler(temperature=0))
+    ids = generate_by_hand(
+        loaded.model, loaded.tokenizer.encode("the quick"), max_tokens=40, sampler=Sampler(temperature=0)
+    )
     if loaded.tokenizer.end_of_text in ids:
         ids = ids[: ids.index(loaded.tokenizer.end_of_text)]
     [sample] = result.samples
@@ -72,10 +74,17 @@ def test_without_a_seed_texts_differ_and_the_seed_is_told(model_folder: Path):
     assert again.samples == first.samples
 
 
-def test_bf16_is_another_number_format(model_folder: Path):
-    settings = dict(model=str(model_folder), prompt="dog", max_tokens=60, temperature=2, seed=1)
-    texts = {dtype: ask(Generate(**settings, dtype=dtype)).samples[0].text for dtype in ("auto", "fp32", "bf16")}
-    assert texts["auto"] == texts["fp32"] != texts["bf16"]  # 8 bits of precision turn some close decision
+def test_dtype_is_as_stored_unless_asked(tmp_path: Path):
+    """After "a" comes "b" with 10 and "c" with 10.01: bf16, whose numbers near 10 are 1/16 apart, takes both for 10."""
+    model = build(BigramConfig(vocabulary=3, context=8), seed=1)
+    model.table.weight.data[0] = torch.tensor([0.0, 10.0, 10.01])
+    tokenizer = tokens.train("chars", ["abc"], special=[])
+    folder.save_model(tmp_path / "fp32", model, tokenizer, card={})
+    folder.save_model(tmp_path / "bf16", model.bfloat16(), tokenizer, card={})
+    wishes = {("fp32", "auto"): "c", ("fp32", "fp32"): "c", ("fp32", "bf16"): "b", ("bf16", "auto"): "b"}
+    for (stored, dtype), text in wishes.items():
+        settings = Generate(model=str(tmp_path / stored), prompt="a", max_tokens=1, temperature=0, dtype=dtype)
+        assert ask(settings).samples[0].text == text, (stored, dtype)
 
 
 def test_samples_and_prompts_multiply(model_folder: Path, tmp_path: Path):
@@ -118,7 +127,7 @@ def test_several_texts_come_whole_and_in_order(model_folder: Path, tmp_path: Pat
 def test_the_full_context_is_told_once(model_folder: Path, capsys: pytest.CaptureFixture[str]):
     for count, times in ((10, 0), (60, 1)):
         ask(Generate(model=str(model_folder), prompt="fox", max_tokens=count, temperature=0, samples=3))
-        assert capsys.readouterr().err.count("past the context of 24 tokens") == times
+        assert capsys.readouterr().err.count("only the last 24 tokens are seen") == times
 
 
 def test_the_command_line(model_folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -32,7 +32,9 @@ def test_its_figures_are_those_of_the_files(tmp_path: Path, capsys: pytest.Captu
     asked = Prepare.create(data=[str(tmp_path / "a.txt")], tokenizer="chars", out=tmp_path / "out", validation=0.2)
     result = command.run(asked)
     train, valid = (Shards.open(tmp_path / "out" / f"{name}.tokens") for name in ("train", "valid"))
-    assert (result.train_tokens, result.valid_tokens) == (train.count, valid.count) == (1720, 430)  # of 2,150 characters
+    assert (
+        (result.train_tokens, result.valid_tokens) == (train.count, valid.count) == (1720, 430)
+    )  # of 2,150 characters
     assert (result.bytes, result.documents, result.bytes_per_token) == (len(text), 1, 1.0)
     assert (result.vocabulary, result.split) == (len(set(text)), "fraction")
     assert result.megabytes_per_second > 0 and command.run(asked).megabytes_per_second == 0
@@ -48,7 +50,16 @@ def test_it_needs_a_folder(tmp_path: Path) -> None:
 
 def test_from_the_shell(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "Grüße"}\n{"body": "zurück"}\n', encoding="utf-8")
-    words = ("prepare", "--data", str(tmp_path / "a.jsonl"), "--field", "body", "--out", str(tmp_path / "out"), "--json")
+    words = (
+        "prepare",
+        "--data",
+        str(tmp_path / "a.jsonl"),
+        "--field",
+        "body",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    )
     done = groundup(*words)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -27,7 +27,15 @@ def even(vocabulary: int, context: int = 16) -> nn.Module:
 
 def small(dropout: float = 0.0) -> nn.Module:
     config = ModelConfig(
-        family="llama", vocabulary=30, context=8, width=16, layers=2, heads=2, init="torch", tie=False, dropout_embedding=dropout
+        family="llama",
+        vocabulary=30,
+        context=8,
+        width=16,
+        layers=2,
+        heads=2,
+        init="torch",
+        tie=False,
+        dropout_embedding=dropout,
     )
     return build(config, seed=1)
 
@@ -40,7 +48,7 @@ def test_a_clueless_model_scores_the_logarithm_of_its_vocabulary():
 
 
 def test_bits_per_byte_by_hand():
-    """Two ids of 1 and 3 bytes, each predicted with p = 1/4: 2 bits a token. Ids 1, 0, 1 are predicted: 3 + 1 + 3 bytes."""
+    """Two ids of 1 and 3 bytes, p = 1/4 each: 2 bits a token. Ids 1, 0, 1 are predicted: 3 + 1 + 3 bytes."""
     score = evaluate(even(4), each_token_once(np.array([0, 1, 0, 1]), context=2), byte_lengths=np.array([1, 3, 0, 0]))
     assert score.bits_per_byte == pytest.approx(3 * 2 / 7)
 
@@ -124,7 +132,9 @@ def test_it_predicts_without_dropout_and_leaves_no_trace(training: bool):
     first = evaluate(model, each_token_once(ids, context=8))
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training is training
-    assert evaluate(model, each_token_once(ids, context=8)) == first == evaluate(small(), each_token_once(ids, context=8))
+    assert (
+        evaluate(model, each_token_once(ids, context=8)) == first == evaluate(small(), each_token_once(ids, context=8))
+    )
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -136,7 +146,10 @@ def test_the_mode_is_put_back_after_an_error_too():
 
 
 def test_bf16_products_are_close_and_not_the_same():
-    model, ids = build(ModelConfig(family="gpt2", vocabulary=30, context=8, width=16, layers=2, heads=2), seed=1), np.arange(30)
+    model, ids = (
+        build(ModelConfig(family="gpt2", vocabulary=30, context=8, width=16, layers=2, heads=2), seed=1),
+        np.arange(30),
+    )
     exact = evaluate(model, each_token_once(ids, context=8))
     rough = evaluate(model, each_token_once(ids, context=8), machine=Machine(torch.device("cpu"), torch.bfloat16, 1))
     assert rough.loss == pytest.approx(exact.loss, rel=1e-2) and rough.loss != exact.loss

@@ -1,4 +1,4 @@
-"""Decoding equals the slow loop of a book: every family, greedy and sampled, beyond the context, alone and in a batch."""
+"""Decoding equals the slow loop of a book: every family, greedy and sampled, past the context, alone and in batches."""
 
 import pytest
 import torch
@@ -18,7 +18,9 @@ PROMPTS = [[1, 2, 3], [4], list(range(20)), [5, 6, 7, 8, 9, 10, 11, 12, 13], [4]
 def small(family: str) -> nn.Module:
     """torch's large initial numbers: with GPT-2's small ones every text would be nearly the same."""
     groups = {} if family == "gpt2" else {"kv_heads": 2}
-    config = ModelConfig(family=family, vocabulary=60, context=12, width=16, layers=2, heads=4, init="torch", tie=False, **groups)
+    config = ModelConfig(
+        family=family, vocabulary=60, context=12, width=16, layers=2, heads=4, init="torch", tie=False, **groups
+    )
     return build(config, seed=1)
 
 
@@ -93,7 +95,9 @@ def test_prompts_are_read_without_the_output_head():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_mode_and_generators_are_as_before(training: bool):
-    model = build(ModelConfig(family="gpt2", vocabulary=20, context=8, width=8, layers=1, heads=2, dropout_embedding=0.5), seed=1)
+    model = build(
+        ModelConfig(family="gpt2", vocabulary=20, context=8, width=8, layers=1, heads=2, dropout_embedding=0.5), seed=1
+    )
     model.train(training)
     before = torch.get_rng_state()
     first = rows(list(generate(model, [[1]], max_tokens=20, sampler=SAMPLED)))

@@ -94,7 +94,8 @@ def test_top_k_keeps_all_for_zero_or_too_many_and_keeps_ties():
 
 
 @pytest.mark.parametrize(
-    ("p", "kept"), [(0.5, [0]), (0.4, [0]), (1e-12, [0]), (0.51, [0, 1]), (0.75, [0, 1]), (0.76, [0, 1, 2]), (1.0, [0, 1, 2, 3])]
+    ("p", "kept"),
+    [(0.5, [0]), (0.4, [0]), (1e-12, [0]), (0.51, [0, 1]), (0.75, [0, 1]), (0.76, [0, 1, 2]), (1.0, [0, 1, 2, 3])],
 )
 def test_top_p_is_the_smallest_set_that_reaches_p(p: float, kept: list[int]):
     logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
@@ -118,7 +119,9 @@ def test_top_p_equals_a_walk_from_the_likeliest_down(fifths: list[int], p: float
 
 def test_penalty_never_rewards():
     seen = torch.tensor([[True, True, False, True]])
-    assert penalise(torch.tensor([[2.0, -2.0, 2.0, 0.0]]), seen, 1.25)[0].tolist() == pytest.approx([1.6, -2.5, 2.0, 0.0])
+    assert penalise(torch.tensor([[2.0, -2.0, 2.0, 0.0]]), seen, 1.25)[0].tolist() == pytest.approx(
+        [1.6, -2.5, 2.0, 0.0]
+    )
 
 
 def test_penalty_acts_before_the_greedy_choice():
@@ -134,7 +137,10 @@ def test_draw_by_hand():
     assert draw(8 * p, luck).tolist() == [0, 0, 2, 2, 3, 3]  # any positive sum
 
 
-@given(st.lists(st.sampled_from([0.0, 1e-30, 0.1, 0.3, 1.0]), min_size=1, max_size=9).filter(any), st.floats(0, 1, exclude_max=True))
+@given(
+    st.lists(st.sampled_from([0.0, 1e-30, 0.1, 0.3, 1.0]), min_size=1, max_size=9).filter(any),
+    st.floats(0, 1, exclude_max=True),
+)
 def test_draw_equals_a_loop_and_never_takes_the_impossible(weights: list[float], uniform: float):
     p = torch.tensor([weights], dtype=torch.float64)
     chosen = draw(p, torch.tensor([uniform], dtype=torch.float64)).item()
@@ -193,7 +199,8 @@ def test_bf16_logits_are_handled_in_fp32():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"repetition_penalty": 0.0}, {"seed": -1}]
+    "wrong",
+    [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"repetition_penalty": 0.0}, {"seed": -1}],
 )
 def test_values_that_mean_nothing_are_refused(wrong: dict[str, float]):
     [(name, value)] = wrong.items()

@@ -11,7 +11,9 @@ processors = pytest.importorskip("transformers.generation.logits_process")
 
 GRID = [
     (temperature, k, p, penalty)
-    for temperature, k, p, penalty in itertools.product([0.3, 1.0, 2.5], [0, 1, 7, 500], [0.05, 0.6, 0.95, 1.0], [1.0, 1.4, 0.7])
+    for temperature, k, p, penalty in itertools.product(
+        [0.3, 1.0, 2.5], [0, 1, 7, 500], [0.05, 0.6, 0.95, 1.0], [1.0, 1.4, 0.7]
+    )
 ]
 
 
@@ -51,7 +53,9 @@ def test_greedy_text_with_a_penalty_equals_theirs():
     from groundup.generate.decode import generate
     from groundup.model import ModelConfig, build
 
-    config = ModelConfig(family="llama", vocabulary=60, context=32, width=16, layers=2, heads=4, kv_heads=2, init="torch", tie=False)
+    config = ModelConfig(
+        family="llama", vocabulary=60, context=32, width=16, layers=2, heads=4, kv_heads=2, init="torch", tie=False
+    )
     model = build(config, seed=4)
     settings = transformers.LlamaConfig(**hf_config(config, bos=None, eos=None, pad=0, dtype="float32"))
     other = transformers.LlamaForCausalLM(settings).eval()

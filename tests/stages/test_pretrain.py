@@ -16,8 +16,9 @@ from groundup.train import fit, loop, signals
 
 STORY = "The fox sleeps. The owl reads a book about foxes. " * 60
 SMALL = {
-    "tokenizer": "chars", "width": 16, "layers": 1, "heads": 2, "context": 16, "batch": 4, "steps": 12, "eval_every": 4,
-    "eval_tokens": 100, "sample_tokens": 5, "dropout": 0.2, "device": "cpu", "dtype": "fp32", "threads": 1, "log_every": 1,
+    "tokenizer": "chars", "width": 16, "layers": 1, "heads": 2, "context": 16, "dropout": 0.2, "batch": 4, "steps": 12,
+    "eval_every": 4, "eval_tokens": 100, "sample_tokens": 5, "log_every": 1,
+    "device": "cpu", "dtype": "fp32", "threads": 1,
 }  # fmt: skip
 
 
@@ -253,7 +254,7 @@ def test_a_text_shorter_than_a_window_is_refused_with_its_length(tmp_path):
 
 @pytest.mark.parametrize("budget", [{"tokens": 640, "steps": None}, {"epochs": 0.25, "steps": None}])
 def test_budgets_become_steps(text, tmp_path, budget):
-    """640 tokens are 10 steps of 4 x 16; a quarter epoch of (2700 - 16) / 16 = 168 windows is 42 windows, 10 steps of 4."""
+    """640 tokens are 10 steps of 4 x 16; a quarter of the (2700 - 16) / 16 = 168 windows is 42, and 10 steps of 4."""
     result = pretrain.run(settings(text, tmp_path / "run", **budget))
     assert result.steps == 10
     assert read_toml(tmp_path / "run" / "settings.toml")["steps"] == 10
@@ -267,9 +268,14 @@ def test_two_budgets_are_one_too_many(text, tmp_path):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "bigram"])
 def test_every_family_learns(text, tmp_path, family):
     """With 26 symbols ln 26 = 3.26 is a model without a clue; a hundred steps must get well below."""
-    result = pretrain.run(settings(text, tmp_path / family, family=family, steps=100, lr=0.02, eval_every=100, dropout=0.0))
+    result = pretrain.run(
+        settings(text, tmp_path / family, family=family, steps=100, lr=0.02, eval_every=100, dropout=0.0)
+    )
     assert result.validation_loss < 2.6
-    assert json.loads((tmp_path / family / "model" / "config.json").read_text())["model_type"] in (family, "groundup_bigram")
+    assert json.loads((tmp_path / family / "model" / "config.json").read_text())["model_type"] in (
+        family,
+        "groundup_bigram",
+    )
 
 
 def test_results_are_plain_records(text, tmp_path):

@@ -20,7 +20,20 @@ from pathlib import Path
 STEPS = 60
 TRAIN = [
     *("--data", "harbor:300", "--vocabulary", "400", "--size", "1m", "--width", "32", "--layers", "2", "--heads", "2"),
-    *("--context", "64", "--batch", "8", "--micro-batch", "4", "--steps", str(STEPS), "--dropout", "0.1", "--seed", "5"),
+    *(
+        "--context",
+        "64",
+        "--batch",
+        "8",
+        "--micro-batch",
+        "4",
+        "--steps",
+        str(STEPS),
+        "--dropout",
+        "0.1",
+        "--seed",
+        "5",
+    ),
     *("--eval-every", "20", "--eval-tokens", "2000", "--sample-tokens", "8", "--save-every", "7", "--device", "cpu"),
 ]
 
@@ -117,7 +130,9 @@ def main() -> None:
     for kill in killed_run(folder / "killed", kills=words.kills, inside=words.inside, seed=words.seed):
         print(f"killed at step {kill.step:>3}{', inside a checkpoint write' if kill.inside else ''}")
     print(f"uninterrupted {digest(folder / 'whole')}\nkilled        {digest(folder / 'killed')}")
-    same = digest(folder / "whole") == digest(folder / "killed") and journal(folder / "whole") == journal(folder / "killed")
+    same = digest(folder / "whole") == digest(folder / "killed") and journal(folder / "whole") == journal(
+        folder / "killed"
+    )
     print("weights and journal are equal" if same else "THEY DIFFER")
     sys.exit(not same)
 

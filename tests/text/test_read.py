@@ -123,7 +123,9 @@ def test_a_long_document_of_a_row_comes_in_pieces(tmp_path: Path, monkeypatch: p
 
 
 @settings(max_examples=100)
-@given(before=TEXT, wrong=st.sampled_from([b"\xff", b"\xe9", b"\xc3", b"\xed\xa0\x80", b"\x80"]), block=st.integers(1, 9))
+@given(
+    before=TEXT, wrong=st.sampled_from([b"\xff", b"\xe9", b"\xc3", b"\xed\xa0\x80", b"\x80"]), block=st.integers(1, 9)
+)
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
 def test_bytes_that_are_not_utf8_are_named(
     tmp_path_factory: pytest.TempPathFactory, name: str, before: str, wrong: bytes, block: int
@@ -187,7 +189,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
         list(only(path).pieces())
 
 
-CELL = st.text(st.sampled_from('ab "\',;\n\r|\t') | st.characters(codec="utf-8"), max_size=12)
+CELL = st.text(st.sampled_from("ab \"',;\n\r|\t") | st.characters(codec="utf-8"), max_size=12)
 
 
 @settings(max_examples=100)
@@ -197,7 +199,9 @@ def test_tables_are_read_as_the_csv_module_wrote_them(
     tmp_path_factory: pytest.TempPathFactory, name: str, delimiter: str, rows: list[tuple[str, str]], ending: str
 ) -> None:
     table = io.StringIO(newline="")
-    csv.writer(table, delimiter=delimiter, lineterminator=ending, quoting=csv.QUOTE_ALL).writerows([("id", "text"), *rows])
+    csv.writer(table, delimiter=delimiter, lineterminator=ending, quoting=csv.QUOTE_ALL).writerows(
+        [("id", "text"), *rows]
+    )
     path = written(tmp_path_factory.mktemp("table"), name, table.getvalue())
     assert documents(only(path)) == [text for _, text in rows if text]
 
@@ -233,7 +237,16 @@ def test_sms_spam_has_the_messages_its_authors_count(data_dir: Path, monkeypatch
 
 
 def test_folders_are_read_recursively_sorted_without_hidden_files(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.md", "a/b/c.jsonl", ".hidden/x.txt", "a/.secret.txt", "a/notes.log", "c.TXT", "empty.txt"):
+    for name in (
+        "b.txt",
+        "a/z.md",
+        "a/b/c.jsonl",
+        ".hidden/x.txt",
+        "a/.secret.txt",
+        "a/notes.log",
+        "c.TXT",
+        "empty.txt",
+    ):
         written(tmp_path, name, "" if name == "empty.txt" else '{"text": "x"}')
     (tmp_path / "dangling.txt").symlink_to(tmp_path / "nowhere")
     found = [Path(source.name).relative_to(tmp_path).as_posix() for source in read.sources([str(tmp_path)])]

@@ -107,9 +107,13 @@ def verify(folder: Path) -> bool:
     if not isinstance(version, int) or not isinstance(files, dict):
         raise CheckpointError(f"{manifest} is not a list of hashes", "restore the folder from a copy")
     if version > FORMAT:
-        raise CheckpointError(f"{folder} has format {version}, this groundup knows {FORMAT}", "pip install --upgrade groundup")
+        raise CheckpointError(
+            f"{folder} has format {version}, this groundup knows {FORMAT}", "pip install --upgrade groundup"
+        )
     if content.get("digest") != _digest(files):
-        raise CheckpointError(f"{manifest} was altered: its own digest does not match", "restore the folder from a copy")
+        raise CheckpointError(
+            f"{manifest} was altered: its own digest does not match", "restore the folder from a copy"
+        )
     for name, expected in files.items():
         _compare(folder / name, expected)
     return True

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from groundup import model as models
+from groundup import tokens
 from groundup.checkpoint import atomic, names
 from groundup.errors import CheckpointError
-from groundup import tokens
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -45,14 +45,20 @@ def save_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: di
 
 def write_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: dict[str, Any]) -> None:
     """Write the files of a model folder into an existing folder; the caller makes it atomic."""
-    config = model.config
+    config = models.config_of(model)
     ids = {"bos": tokenizer.bos, "eos": tokenizer.end_of_text, "pad": tokenizer.pad}
     tensors = names.to_hf({name: value.detach().cpu() for name, value in model.state_dict().items()}, config)
     dtype = STORED[next(iter(tensors.values())).dtype]
     _write_json(folder / "config.json", names.hf_config(config, **ids, dtype=dtype))
     start = ids["bos"] if ids["bos"] is not None else ids["eos"]
-    generation = {"bos_token_id": start, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"] if ids["pad"] is not None else ids["eos"]}
-    _write_json(folder / "generation_config.json", {name: value for name, value in generation.items() if value is not None})
+    generation = {
+        "bos_token_id": start,
+        "eos_token_id": ids["eos"],
+        "pad_token_id": ids["pad"] if ids["pad"] is not None else ids["eos"],
+    }
+    _write_json(
+        folder / "generation_config.json", {name: value for name, value in generation.items() if value is not None}
+    )
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     tokenizer.save(folder)
     _write_json(folder / "card.json", card)
@@ -63,14 +69,19 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.de
     """Open a run folder (its last good weights), RUN/best, or a model folder; every hash it has is checked.
 
     `dtype` None keeps what is stored. Raises CheckpointError naming what is missing, altered or not supported.
+
+    >>> run = load("runs/first")  # doctest: +SKIP
+    >>> run.model.config.layers, run.tokenizer.vocabulary  # doctest: +SKIP
+    (5, 1024)
     """
     folder = resolve(Path(path))
     atomic.verify(folder)
     model = read_model(folder, dtype=dtype).to(device)
     tokenizer = tokens.load(folder)
-    if tokenizer.vocabulary > model.config.vocabulary:
+    vocabulary = models.config_of(model).vocabulary
+    if tokenizer.vocabulary > vocabulary:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary:,} ids, the model only {model.config.vocabulary:,}",
+            f"{folder}: the tokenizer has {tokenizer.vocabulary:,} ids, the model only {vocabulary:,}",
             "put the tokenizer.json that the model was trained with into the folder",
         )
     card = folder / "card.json"
@@ -86,8 +97,12 @@ def resolve(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"no folder at {path}", "give a run folder, RUN/best or a model folder")
     if (path / "settings.toml").exists():
-        raise CheckpointError(f"the run in {path} has no checkpoint yet", f"go on with it: groundup pretrain --out {path} --resume")
-    raise CheckpointError(f"{path} is no model folder: it has no config.json", "give a run folder, RUN/best or a model folder")
+        raise CheckpointError(
+            f"the run in {path} has no checkpoint yet", f"go on with it: groundup pretrain --out {path} --resume"
+        )
+    raise CheckpointError(
+        f"{path} is no model folder: it has no config.json", "give a run folder, RUN/best or a model folder"
+    )
 
 
 def read_model(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
@@ -107,7 +122,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}", "restore it from a copy") from None
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file: {error}", "restore it from a copy"
+        ) from None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a folder holds, for `groundup info`: a run, a model, token shards or a tokenizer.
 
-In: a path. Out: {section: facts}, ready to print. Nothing is loaded that is large: weights are described by their headers.
+In: a path. Out: {section: facts}, ready to print. Nothing large is loaded: weights are described by their headers.
 """
 
 from collections.abc import Callable
@@ -51,9 +51,12 @@ def describe_run(path: Path) -> Facts:
     for kind in ("train", "eval"):
         if found := [record for record in records if record.get("kind") == kind]:
             facts[f"last {kind}"] = {name: value for name, value in found[-1].items() if name != "kind"}
-    for name in ("model", "best"):
-        if (path / name / "config.json").is_file():
-            facts |= {f"{name}: {title}": section for title, section in describe_model(path / name).items() if title != "holds"}
+    if (path / "model" / "config.json").is_file():
+        facts |= {
+            f"model: {name}": section for name, section in describe_model(path / "model").items() if name != "holds"
+        }
+    if (path / "best").is_dir():
+        facts["best: files"] = _files(path / "best")
     return facts
 
 
@@ -72,7 +75,7 @@ def describe_model(path: Path) -> Facts:
     facts: Facts = {"holds": "a model", "network": _network(config) | {"dtype": _stored(path / WEIGHTS)}}
     if (path / "tokenizer.json").is_file():
         facts["tokenizer"] = _tokenizer(tokens.load(path))
-    facts["files"] = {"hashes": _hashes(path), "bytes": _bytes(path)}
+    facts["files"] = _files(path)
     return facts
 
 
@@ -102,8 +105,9 @@ def _hashes(path: Path) -> str:
         return f"DAMAGED: {error.what}"
 
 
-def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+def _files(path: Path) -> Facts:
+    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return {"hashes": _hashes(path), "bytes": size}
 
 
 def describe_shards(path: Path) -> Facts:
@@ -112,7 +116,10 @@ def describe_shards(path: Path) -> Facts:
         found = prepare.opened(path)
     except DataError as error:
         return {"holds": "token shards", "state": error.what}
-    counts = {name: getattr(found, name) for name in ("train_tokens", "valid_tokens", "documents", "characters", "bytes", "split")}
+    counts = {
+        name: getattr(found, name)
+        for name in ("train_tokens", "valid_tokens", "documents", "characters", "bytes", "split")
+    }
     per_token = found.bytes / max(1, found.train_tokens + found.valid_tokens)
     text = {name.replace("_", " "): value for name, value in counts.items()} | {"bytes per token": per_token}
     sources = {str(source["name"]): f"{source['bytes']:,} bytes" for source in found.sources}
@@ -126,7 +133,12 @@ def describe_tokenizer(path: Path) -> Facts:
 
 def _tokenizer(tokenizer: Tokenizer) -> Facts:
     special = [f"{name} {id}" for name, id in tokenizer.special.items()]
-    return {"kind": tokenizer.kind, "vocabulary": tokenizer.vocabulary, "special": special, "fingerprint": tokenizer.fingerprint}
+    return {
+        "kind": tokenizer.kind,
+        "vocabulary": tokenizer.vocabulary,
+        "special": special,
+        "fingerprint": tokenizer.fingerprint,
+    }
 
 
 # The file that tells what a folder is; the first that is there counts: a run has a model, a model has a tokenizer.

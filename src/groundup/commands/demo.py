@@ -16,6 +16,7 @@ from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import SettingsError
 from groundup.generate import Sampler, write
+from groundup.model import config_of
 from groundup.settings import Demo, Pretrain, read_toml
 from groundup.stages import pretrain
 from groundup.text import harbor
@@ -26,7 +27,7 @@ TEXT = ["harbor:30000"]
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo came to: a story, how many of `stories` the checker found flawless, and speeds in tokens a second."""
+    """What the demo came to: a story, how many of `stories` the checker found flawless, speeds in tokens a second."""
 
     out: Path
     story: str
@@ -95,7 +96,9 @@ def stories(loaded: Loaded, count: int, *, seed: int) -> tuple[list[str], int]:
     parts: list[list[str]] = [[] for _ in range(count)]
     tokens = 0
     sampler = Sampler(temperature=0.7, seed=seed)
-    for delta in write(loaded.model, loaded.tokenizer, [""] * count, max_tokens=loaded.model.config.context - 1, sampler=sampler):
+    for delta in write(
+        loaded.model, loaded.tokenizer, [""] * count, max_tokens=config_of(loaded.model).context - 1, sampler=sampler
+    ):
         parts[delta.row].append(delta.text)
         tokens += 1
     return ["".join(pieces) for pieces in parts], tokens
@@ -120,7 +123,8 @@ def lines(result: Result) -> Iterator[str]:
     yield f"{result.consistent} of {result.stories} stories ({share:.0f} %) are grammatical and consistent to the end."
     yield from (f"  a slip: {problem}" for problem in result.problems[:2])
     yield (
-        f"trained at {result.training_tokens_per_second:,.0f} tokens/s, wrote at {result.writing_tokens_per_second:,.0f} tokens/s, "
+        f"trained at {result.training_tokens_per_second:,.0f} tokens/s, "
+        f"wrote at {result.writing_tokens_per_second:,.0f} tokens/s, "
         f"{result.seconds:.0f} s in all\n"
     )
     yield "Next:"

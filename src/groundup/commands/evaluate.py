@@ -15,6 +15,7 @@ from groundup.batches.batch import Batch
 from groundup.checkpoint import folder
 from groundup.errors import SettingsError
 from groundup.evaluate import each_token_once, evaluate
+from groundup.generate import config_of
 from groundup.journal import Progress
 from groundup.settings import Evaluate
 from groundup.text.read import sources
@@ -50,7 +51,7 @@ def run(settings: Evaluate) -> Result:
     machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
     # weights in fp32 whatever is stored: the machine's autocast decides what the products are computed in
     loaded = folder.load(settings.model, dtype=torch.float32, device=machine.device)
-    context, stride = _windows(settings, loaded.model.config.context)
+    context, stride = _windows(settings, config_of(loaded.model).context)
     limit = None if settings.max_tokens is None else settings.max_tokens + 1  # the first is never predicted
     text = tokenize(texts, loaded.tokenizer, limit=limit)
     batches = each_token_once(text.ids, context=context, stride=stride, batch=settings.batch)
@@ -78,7 +79,8 @@ def _windows(settings: Evaluate, longest: int) -> tuple[int, int]:
     context = longest if settings.context is None else settings.context
     if context > longest:
         raise SettingsError(
-            f"--context {context} is more than the model's context of {longest}", f"give {longest} at most, or leave it out"
+            f"--context {context} is more than the model's context of {longest}",
+            f"give {longest} at most, or leave it out",
         )
     return context, context if settings.stride is None else settings.stride
 
@@ -94,9 +96,12 @@ def _watched(batches: Iterable[Batch], line: Progress) -> Iterator[Batch]:
 
 def show(result: Result) -> None:
     """Print the figures for people."""
-    per_byte = "-, words have no fixed number of bytes" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
+    per_byte = (
+        "-, words have no fixed number of bytes" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
+    )
     print(f"loss           {result.loss:.4f} nats a token")
     print(f"perplexity     {result.perplexity:.3f}")
     print(f"bits per byte  {per_byte}")
     print(f"tokens         {result.tokens:,} of {result.documents:,} documents")
-    print(f"windows        {result.context:,} tokens every {result.stride:,}, {result.dtype}, {result.tokens_per_second:,.0f} tokens/s")
+    print(f"windows        {result.context:,} tokens every {result.stride:,}")
+    print(f"speed          {result.tokens_per_second:,.0f} tokens/s in {result.dtype}")

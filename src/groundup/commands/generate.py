@@ -14,7 +14,7 @@ from groundup import machine as machines
 from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import DataError, SettingsError
-from groundup.generate import Delta, Sampler, write
+from groundup.generate import Delta, Sampler, config_of, write
 from groundup.settings import Generate
 
 Emit = Callable[[str], None]
@@ -131,8 +131,8 @@ def _deltas(loaded: Loaded, prompts: list[str], settings: Generate, seed: int) -
     ):
         if delta.past_context and not told:
             told = True
-            context = loaded.model.config.context
-            remark(f"past the context of {context} tokens: from here only the last {context} are seen, each new one costs a full pass")
+            context = config_of(loaded.model).context
+            remark(f"past the context: only the last {context} tokens are seen, and each new one costs a full pass")
         yield delta
 
 

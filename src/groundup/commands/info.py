@@ -1,4 +1,4 @@
-"""`groundup info`: what this machine can do and whether it computes right; or what a folder holds; or what there is by name.
+"""`groundup info`: what this machine can do and whether it is right; or what a folder holds; or what has a name.
 
 In: `settings.Info`. Out: `Result`, with the parts that were asked for.
 """
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import groundup
+from groundup import __version__
 from groundup import machine as machines
 from groundup.commands import contents
 from groundup.evaluate import truth
@@ -35,7 +35,7 @@ class Device:
 
     kind: str
     name: str
-    memory: int | None
+    memory: int
     free: int
     dtype: str
 
@@ -87,7 +87,7 @@ def run(settings: Info) -> Result:
 
 def versions() -> dict[str, str]:
     """Versions of Groundup, Python and the libraries it stands on."""
-    found = {"groundup": groundup.__version__, "python": platform.python_version()}
+    found = {"groundup": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
@@ -107,11 +107,9 @@ def abilities() -> dict[str, Any]:
 def device(kind: str) -> Device:
     """Facts about one kind of device."""
     there = torch.device(kind)
-    name, memory = platform.processor() or platform.machine(), None
-    if kind == "cpu":
-        facts = machines.describe()
-        name, memory = str(facts["processor"]), int(facts["memory_gib"] * 2**30)
-    elif kind == "cuda":
+    facts = machines.describe()
+    name, memory = str(facts["processor"]), int(facts["memory_gib"] * 2**30)  # MPS shares the CPU's
+    if kind == "cuda":
         properties = torch.cuda.get_device_properties(there)
         name, memory = properties.name, properties.total_memory
     return Device(kind, name, memory, machines.memory(there), "bf16" if machines.has_bf16(there) else "fp32")
@@ -157,7 +155,9 @@ def show(result: Result) -> None:
     """Print the tables for people."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if result.versions:
-        console.print(_pairs(result.versions), _pairs(result.machine), _devices(result.devices), _verdicts(result.truth), sep="\n")
+        console.print(
+            _pairs(result.versions), _pairs(result.machine), _devices(result.devices), _verdicts(result.truth), sep="\n"
+        )
     if result.folder:
         console.print(*(_section(title, facts) for title, facts in result.folder.items()), sep="\n")
     if result.sizes:
@@ -181,7 +181,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
+        return f"{value:,}" if value >= 10_000 else str(value)
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, list):
@@ -204,7 +204,7 @@ def _devices(found: list[Device]) -> Table:
         {
             "device": one.kind,
             "name": one.name,
-            "memory GiB": "shared" if one.memory is None else f"{one.memory / 2**30:.1f}",
+            "memory GiB": f"{one.memory / 2**30:.1f}",
             "free GiB": f"{one.free / 2**30:.1f}",
             "dtype auto": one.dtype,
         }
@@ -229,4 +229,6 @@ def _error(value: float) -> str:
 
 def _catalog(rows: list[dict[str, Any]]) -> Table:
     short = [{name: row[name] for name in ("name", "kind", "bytes", "licence", "here", "file")} for row in rows]
-    return _grid(short, title="public data by name; the files are looked for in $GROUNDUP_DATA (--json: addresses, citations)")
+    return _grid(
+        short, title="public data by name; the files are looked for in $GROUNDUP_DATA (--json: addresses, citations)"
+    )

@@ -71,7 +71,9 @@ def show(result: Result) -> None:
     speed = f", {result.megabytes_per_second:.1f} MB/s" if result.megabytes_per_second else " (nothing to do)"
     console = Console(highlight=False)
     console.print(f"[bold]{result.out}[/bold]: {count}, {result.bytes / 1e6:,.2f} MB of text")
-    console.print(f"  tokenizer   {result.tokenizer}, {result.vocabulary:,} ids, {result.bytes_per_token:.2f} bytes per token")
+    console.print(
+        f"  tokenizer   {result.tokenizer}, {result.vocabulary:,} ids, {result.bytes_per_token:.2f} bytes per token"
+    )
     console.print(f"  train       {result.train_tokens:,} tokens")
     console.print(f"  validation  {result.valid_tokens:,} tokens ({result.split})")
     console.print(f"  {result.seconds:.1f} s{speed}")

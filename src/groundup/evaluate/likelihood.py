@@ -21,7 +21,7 @@ from groundup.machine import Machine
 class Score:
     """Mean -log p of the predicted tokens in nats, its exp, and the same per byte of text in bits.
 
-    Bits per byte can be compared between tokenizers, the other two cannot. None where tokens have no bytes of their own.
+    Bits per byte can be compared between tokenizers, the others cannot; None where tokens have no bytes of their own.
     """
 
     loss: float
@@ -97,25 +97,28 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def each_token_once(
-    tokens: np.ndarray, *, context: int, stride: int | None = None, batch: int = 16
-) -> Iterator[Batch]:
+def each_token_once(tokens: np.ndarray, *, context: int, stride: int | None = None, batch: int = 16) -> Iterator[Batch]:
     """Windows over a text (n,) that together predict every token but the first exactly once.
 
     Windows of `context` ids begin every `stride` ids (default: the context, no overlap). Where they overlap, a token is
     scored in the first window that reaches it, so with a smaller stride each has at least context - stride tokens
     before it: a better estimate of long-context quality, at context / stride times the work. What a text leaves open in
-    its last window has weight 0. Raises DataError for fewer than two tokens, SettingsError for a stride beyond the context.
+    its last window has weight 0. Raises DataError for fewer than 2 tokens, SettingsError for a stride over context.
 
     >>> [b.fields["weight"].int().tolist() for b in each_token_once(np.arange(6), context=4, stride=2)]
     [[[1, 1, 1, 1], [0, 0, 1, 0]]]
     """
     targets = len(tokens) - 1
     if targets < 1:
-        raise DataError(f"the text has {len(tokens)} tokens, and the first is never predicted", "give at least two tokens")
+        raise DataError(
+            f"the text has {len(tokens)} tokens, and the first is never predicted", "give at least two tokens"
+        )
     stride = context if stride is None else stride
     if not 1 <= stride <= context:
-        raise SettingsError(f"'stride' cannot be {stride} with a context of {context}", "give 1 up to the context, so that no token is left out")
+        raise SettingsError(
+            f"'stride' cannot be {stride} with a context of {context}",
+            "give 1 up to the context, so that no token is left out",
+        )
     length = min(context, targets)
     columns = np.arange(length)
     starts = np.arange(0, targets - length + stride, stride)

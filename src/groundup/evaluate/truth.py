@@ -15,9 +15,9 @@ from groundup.machine import Machine
 from groundup.model import ModelConfig, build
 from groundup.model.config import FAMILIES
 
-# Largest relative error that counts as right. fp32 (24 bits): another order of summation costs about 1e-6 here, and 1e-4
-# still tells it from TF32, whose 11 bits cost 1e-3. bf16 (8 bits): one rounding costs up to 4e-3, and all of them together
-# were seen to cost as much (CPU with AVX512-BF16); a missing causal mask costs 1e-1.
+# Largest relative error that counts as right. fp32 (24 bits): another order of summation costs about 1e-6 here, and
+# 1e-4 still tells it from TF32, whose 11 bits cost 1e-3. bf16 (8 bits): one rounding costs up to 4e-3, and all of them
+# together were seen to cost as much (CPU with AVX512-BF16); a missing causal mask costs 1e-1.
 TOLERANCE = {"fp32": 1e-4, "bf16": 1.5e-2}
 
 
@@ -56,8 +56,9 @@ def check(device: str, dtype: str, family: str) -> Check:
     """
     true = _reference(family)
     there = Machine(torch.device(device), machine.DTYPES[dtype], torch.get_num_threads())
-    errors = [relative_error(found, truth) for found, truth in zip(_answers(family, there), true, strict=True)]
-    return Check(device, dtype, family, *errors, TOLERANCE[dtype])
+    pairs = zip(_answers(family, there), true, strict=True)
+    logits, loss, gradients = (relative_error(found, truth) for found, truth in pairs)
+    return Check(device, dtype, family, logits, loss, gradients, TOLERANCE[dtype])
 
 
 def relative_error(found: Tensor, true: Tensor) -> float:
@@ -76,9 +77,19 @@ def _reference(family: str) -> tuple[Tensor, Tensor, Tensor]:
 
 def _answers(family: str, there: Machine) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, loss and all gradients in one row, on the CPU, of a fixed network on fixed ids."""
-    shared = {"kv_heads": 2} if family != "gpt2" else {}
-    # torch's own initial numbers are large enough for attention to matter: with GPT-2's a wrong mask would hardly show
-    config = ModelConfig(family=family, vocabulary=96, context=48, width=64, layers=2, heads=4, init="torch", tie=False, **shared)
+    heads, groups = 4, 4 if family == "gpt2" else 2
+    # torch's own initial numbers are large enough for attention to matter; with GPT-2's a wrong mask would hardly show
+    config = ModelConfig(
+        family=family,
+        vocabulary=96,
+        context=48,
+        width=64,
+        layers=2,
+        heads=heads,
+        kv_heads=groups,
+        tie=False,
+        init="torch",
+    )
     model = build(config, seed=11).to(there.device)
     ids = torch.randint(config.vocabulary, (3, config.context + 1), generator=torch.Generator().manual_seed(12))
     batch = next_token(ids).to(there.device)

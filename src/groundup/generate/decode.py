@@ -1,11 +1,12 @@
 """From prompts to new ids: read the prompts once, then one token at a time with the keys and values kept.
 
 In: a model, prompts as lists of ids, a `Sampler`. Out: a stream of `Step`, one per new token of every row.
-`generate_by_hand` is the same loop as a book would print it: one row, no cache, the whole text read anew for each token.
+`generate_by_hand` is the same loop as a book would print it: one row, no cache, the whole text read for each token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from groundup.errors import ModelError
 from groundup.generate.sample import Sampler, finest, number_copies, uniforms
 from groundup.model.cache import Cache
+from groundup.model.config import BigramConfig, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def generate(
     end: int | None = None,
     copies: Sequence[int] | None = None,
     use_cache: bool = True,
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Continue prompts of any lengths together, each exactly as it would go on alone.
 
     A row ends after `max_tokens` new ids, or with the id `end`, which is yielded as its last. A text longer than the
@@ -51,13 +53,14 @@ def generate(
     >>> [len(step.ids) for step in generate(model, [[3, 4], [7]], max_tokens=3, sampler=Sampler(temperature=0))]
     [2, 2, 2]
     """
-    _check(prompts, max_tokens, model.config.vocabulary)
+    vocabulary = config_of(model).vocabulary
+    _check(prompts, max_tokens, vocabulary)
     if not prompts:
         return
     copies = number_copies(prompts) if copies is None else copies
     text = _Text(model, prompts, max_tokens)
     cache = _cache(model, text.tokens.shape, start=text.length) if use_cache else None
-    seen = text.seen(model.config.vocabulary) if sampler.repetition_penalty != 1 else None
+    seen = text.seen(vocabulary) if sampler.repetition_penalty != 1 else None
     luck = None if sampler.greedy else uniforms(sampler.seed, prompts, copies, max_tokens)
     luck = None if luck is None else luck.to(finest(text.device)).to(text.device)
     ended = [False] * len(prompts)
@@ -69,7 +72,9 @@ def generate(
             chosen = sampler.choose(logits, None if luck is None else luck[:, number], seen)
             ids = chosen.tolist()  # the one wait for the device in each step
             _check_sound(ids, number)
-            yield Step([None if over else new for new, over in zip(ids, ended, strict=True)], text.length > text.context)
+            yield Step(
+                [None if over else new for new, over in zip(ids, ended, strict=True)], text.length > text.context
+            )
             ended = [over or new == end for new, over in zip(ids, ended, strict=True)]
             if all(ended):
                 return
@@ -86,25 +91,36 @@ def generate_by_hand(model: nn.Module, prompt: Sequence[int], *, max_tokens: int
     Slow on purpose: `generate` must give the same ids.
 
     >>> from groundup.model import BigramConfig, build
-    >>> len(generate_by_hand(build(BigramConfig(vocabulary=9, context=4), seed=1), [2], max_tokens=6, sampler=Sampler()))
+    >>> model = build(BigramConfig(vocabulary=9, context=4), seed=1)
+    >>> len(generate_by_hand(model, [2], max_tokens=6, sampler=Sampler()))
     6
     """
-    ids = list(prompt)
+    ids, context = list(prompt), config_of(model).context
     luck = uniforms(sampler.seed, [prompt], [0], max_tokens)
     for number in range(max_tokens):
         with torch.no_grad():
-            logits = model(torch.tensor([ids[-model.config.context :]]))  # (1, T) -> (1, T, V)
+            logits = model(torch.tensor([ids[-context:]]))  # (1, T) -> (1, T, V)
         seen = torch.zeros(1, logits.size(-1), dtype=torch.bool)
         seen[0, ids] = True
         ids.append(int(sampler.choose(logits[:, -1], luck[:, number], seen)))
     return ids[len(prompt) :]
 
 
+def config_of(model: nn.Module) -> ModelConfig | BigramConfig:
+    """What a network was built from, with its type: for torch every attribute of a module is a tensor or a module.
+
+    >>> from groundup.model import build
+    >>> config_of(build(BigramConfig(vocabulary=9, context=4))).context
+    4
+    """
+    return cast("ModelConfig | BigramConfig", model.config)
+
+
 class _Text:
     """Rows of ids that grow together: padded on the left, so that every row's newest id stands in the same column."""
 
     def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
-        self.context: int = model.config.context
+        self.context = config_of(model).context
         self.device = next(model.parameters()).device
         self.prompts = prompts
         longest = min(max(map(len, prompts)), self.context)
@@ -116,7 +132,9 @@ class _Text:
             tokens[row, longest - len(kept) : longest] = torch.tensor(kept)
             real[row, : longest - len(kept)] = False
         self.tokens = tokens.to(self.device)
-        self.real = None if bool(real.all()) else real.to(self.device)  # without filler the quick attention path is taken
+        self.real = (
+            None if bool(real.all()) else real.to(self.device)
+        )  # without filler the quick attention path is taken
 
     def window(self) -> tuple[Tensor, Tensor | None]:
         """The last `context` columns, (B, T), and which of them are text; None when all are."""
@@ -138,9 +156,9 @@ class _Text:
 
 def _cache(model: nn.Module, shape: torch.Size, *, start: int) -> Cache:
     batch, columns = shape
-    length = min(max(start, columns - 1), model.config.context)  # the very last id is never read back
+    length = min(max(start, columns - 1), config_of(model).context)  # the very last id is never read back
     weight = next(model.parameters())
-    return Cache(model.config, batch=batch, length=length, dtype=weight.dtype, device=weight.device)
+    return Cache(config_of(model), batch=batch, length=length, dtype=weight.dtype, device=weight.device)
 
 
 def _next_logits(model: nn.Module, window: Tensor, real: Tensor | None, cache: Cache | None) -> Tensor:

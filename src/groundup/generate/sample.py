@@ -18,7 +18,9 @@ from torch import Tensor
 
 from groundup.errors import SettingsError
 
-COLDEST = 1e-6  # below this, fp32 logits that differ at all are already certain to be told apart: greedy but for exact ties
+COLDEST = (
+    1e-6  # below this, fp32 logits that differ at all are already certain to be told apart: greedy but for exact ties
+)
 NEVER = float("-inf")
 
 
@@ -63,7 +65,7 @@ class Sampler:
         return top_p(top_k(temper(logits, self.temperature), self.top_k), self.top_p)
 
     def choose(self, logits: Tensor, uniform: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
-        """Ids (B,) from logits (B, V); `uniform` (B,) in [0, 1) is needed unless greedy. A row with NaN or inf gives -1.
+        """Ids (B,) from logits (B, V); `uniform` (B,) in [0, 1) unless greedy. A row with NaN or inf gives -1.
 
         -1 instead of an error keeps the decision on the device; whoever moves the ids to the host looks for it.
         """
@@ -72,7 +74,9 @@ class Sampler:
         if self.greedy:
             return greedy(scores).where(sound, -1)
         if uniform is None:
-            raise SettingsError(f"temperature {self.temperature} needs random numbers", "give `uniform`, or temperature 0")
+            raise SettingsError(
+                f"temperature {self.temperature} needs random numbers", "give `uniform`, or temperature 0"
+            )
         return draw(scores.softmax(dim=-1), uniform).where(sound, -1)
 
 
@@ -82,7 +86,7 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def temper(logits: Tensor, temperature: float) -> Tensor:
-    """Logits divided by a temperature above 0, less the row's maximum, which no softmax can see and no division overflows.
+    """Logits less their row's maximum, which no softmax can see, divided by a temperature above 0 without overflow.
 
     >>> temper(torch.tensor([[2.0, 1.0]]), 0.5)
     tensor([[ 0., -2.]])
@@ -123,7 +127,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Make tokens of the text so far less likely: divide positive logits, multiply negative ones.
 
-    Keskar et al. 2019 (CTRL), section 4.1, divide all; with a negative logit that would be a reward, hence the two cases.
+    Keskar et al. 2019 (CTRL), section 4.1, divide all; for a negative logit that is a reward, hence two cases.
 
     >>> penalise(torch.tensor([[2.0, -2.0, 2.0]]), torch.tensor([[True, True, False]]), 2.0)
     tensor([[ 1., -4.,  2.]])

@@ -3,13 +3,13 @@
 In: a model, its tokenizer, prompts as text. Out: a stream of `Delta`, or with `generate_text` one string.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from groundup.errors import SettingsError, TokenizerError
-from groundup.generate.decode import generate
+from groundup.generate.decode import Step, config_of, generate
 from groundup.generate.sample import Sampler, number_copies
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -68,13 +68,18 @@ def write(
         writers = [_Writer(row, tokenizer, stop, max_tokens) for row in rows]
         for writer in writers:
             writer.follow(ids[writer.row] if prompts[writer.row] else [])
-        for step in steps:
-            for writer, new in zip(writers, step.ids, strict=True):
-                if new is not None and not writer.finish:
-                    yield Delta(writer.row, writer.push(new), writer.finish, step.past_context)
-            if all(writer.finish for writer in writers):
-                break
+        yield from _deltas(steps, writers)
         steps.close()
+
+
+def _deltas(steps: Iterable[Step], writers: Sequence["_Writer"]) -> Iterator[Delta]:
+    """Text of a batch, until every row has its end: a stop string is one that the decoder does not know of."""
+    for step in steps:
+        for writer, new in zip(writers, step.ids, strict=True):
+            if new is not None and not writer.finish:
+                yield Delta(writer.row, writer.push(new), writer.finish, step.past_context)
+        if all(writer.finish for writer in writers):
+            return
 
 
 def generate_text(
@@ -117,7 +122,7 @@ def start_ids(tokenizer: Tokenizer) -> list[int]:
 
 def _no_start(tokenizer: Tokenizer) -> list[int]:
     raise TokenizerError(
-        f"an empty prompt has nothing to start from: this {tokenizer.kind} tokenizer has no end-of-text token and no new line",
+        f"an empty prompt has nothing to start from: this tokenizer ({tokenizer.kind}) has no end-of-text, no new line",
         "give a prompt with at least one token",
     )
 
@@ -129,7 +134,7 @@ def rows_at_once(model: nn.Module, tokens: int) -> int:
     >>> rows_at_once(build(BigramConfig(vocabulary=5, context=4)), 100)
     64
     """
-    config = model.config
+    config = config_of(model)
     numbers = 2 * config.layers * config.kv_heads * config.head_size * min(tokens, config.context)
     return max(1, min(64, CACHE_BYTES // max(1, numbers * next(model.parameters()).element_size())))
 
@@ -145,7 +150,7 @@ class _Writer:
         self._stream, self._gate = tokenizer.stream(), Gate(stop)
 
     def follow(self, prompt: Sequence[int]) -> None:
-        """Make the text fit behind its prompt: some tokenizers write a token otherwise at the very beginning of a text."""
+        """Make the text fit behind its prompt: words, say, take a space before them unless they come first."""
         for id in prompt[-1:]:
             self._stream.push(id)
 

@@ -4,7 +4,7 @@ the cache for decoding (cache.py). Importing this loads no torch, so that sizes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from groundup.model.config import BigramConfig, ModelConfig
 
@@ -28,3 +28,12 @@ def build(config: ModelConfig | BigramConfig, *, seed: int | None = None) -> GPT
     from groundup.model.gpt import GPT
 
     return GPT(config, seed=seed)
+
+
+def config_of(model: Any) -> ModelConfig | BigramConfig:
+    """The settings of a network that may be known only as an `nn.Module`, whose attributes have no type.
+
+    >>> config_of(build(BigramConfig(vocabulary=9, context=4), seed=0)).context
+    4
+    """
+    return cast("ModelConfig | BigramConfig", model.config)

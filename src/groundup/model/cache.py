@@ -45,6 +45,11 @@ class Cache:
 
         The model moves `length` on by T when every layer has appended. Raises ModelError when there is no room.
         """
+        if keys.shape[0] != self.keys.shape[1]:
+            raise ModelError(
+                f"the cache is for {self.keys.shape[1]} rows, the call has {keys.shape[0]}",
+                "create the cache for the batch that is decoded",
+            )
         end = self.length + keys.shape[2]
         if end > self.capacity:
             raise ModelError(

@@ -39,7 +39,9 @@ def read(settings: TokenizeSettings, *, folder: Path) -> Corpus:
     first = Path(settings.data[0])
     if (first / MANIFEST).exists():
         if len(settings.data) > 1:
-            raise SettingsError(f"{first} holds shards, and --data names more beside it", "prepare all the text into one folder")
+            raise SettingsError(
+                f"{first} holds shards, and --data names more beside it", "prepare all the text into one folder"
+            )
         return _corpus(preparing.opened(first))
     with preparing.shown() as progress:
         return _corpus(preparing.from_settings(settings, folder, progress=progress))

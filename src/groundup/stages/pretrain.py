@@ -6,6 +6,7 @@ In: `settings.Pretrain`. Out: a run folder, and `Result`, its figures.
 import dataclasses
 import shlex
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from groundup.evaluate import Score, each_token_once, evaluate
 from groundup.generate.stream import generate_text, start_ids
 from groundup.machine import Machine
 from groundup.model.config import BigramConfig, ModelConfig, from_name
-from groundup.settings import Pretrain
+from groundup.settings import Decided, Pretrain
 from groundup.stages import corpus
 from groundup.stages.corpus import Corpus
 from groundup.train import plan as plans
@@ -68,24 +69,25 @@ def run(settings: Pretrain) -> Result | Preflight:
         raise SettingsError("no run folder was given", "add --out runs/NAME")
     if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
         return _dry_run(settings)
-    settings, planned = runs.open_run(settings.out, settings)
-    text = corpus.read(settings, folder=settings.out / "data")
-    machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
-    settings = decide(settings, text, machine)
-    if settings.steps < planned:
-        raise SettingsError(f"the run is planned for {planned} steps, more than the {settings.steps} asked for", "a resumed run may only get more")
-    job, checks = prepare_job(settings, text, machine)
-    runs.write_settings(settings.out, settings)
-    announce(checks)
+    asked, planned = runs.open_run(settings.out, settings)
+    text = corpus.read(asked, folder=settings.out / "data")
+    machine = machines.choose(device=asked.device, dtype=asked.dtype, threads=asked.threads)
+    decided = decide(asked, text, machine)
+    if decided.steps < planned:
+        raise SettingsError(
+            f"the run is planned for {planned} steps, more than the {decided.steps} asked for",
+            "a resumed run may only get more",
+        )
+    job, checks = prepare_job(decided, text, machine)
     if settings.dry_run:
         return checks
-    return _result(settings.out, checks, fit(job))
+    runs.write_settings(decided.out, decided)
+    print(describe(checks), file=sys.stderr)
+    return _result(decided.out, checks, fit(job))
 
 
 def _dry_run(settings: Pretrain) -> Preflight:
     """The preflight of a run that leaves nothing behind."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         text = corpus.read(settings, folder=Path(folder))
         machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
@@ -93,7 +95,7 @@ def _dry_run(settings: Pretrain) -> Preflight:
     return checks
 
 
-def decide(settings: Pretrain, text: Corpus, machine: Machine) -> Pretrain:
+def decide(settings: Pretrain, text: Corpus, machine: Machine) -> Decided:
     """Fill in everything that was left open, once: what a resumed run must not decide anew."""
     config = model_config(settings, text.tokenizer.vocabulary)
     windows = len(_windows(settings, text.train, config.context))
@@ -113,7 +115,7 @@ def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramCon
     return from_name(settings.size, vocabulary=vocabulary, **given)
 
 
-def prepare_job(settings: Pretrain, text: Corpus, machine: Machine) -> tuple[Job, Preflight]:
+def prepare_job(settings: Decided, text: Corpus, machine: Machine) -> tuple[Job, Preflight]:
     """Build model, optimizer, batches and plan from decided settings, and check that they fit the machine."""
     config = model_config(settings, text.tokenizer.vocabulary)
     source = _windows(settings, text.train, config.context)
@@ -122,7 +124,9 @@ def prepare_job(settings: Pretrain, text: Corpus, machine: Machine) -> tuple[Job
     memory = plans.check_memory(config, plan, machine)
     model = models.build(config, seed=settings.seed).to(machine.device)
     checks = plans.preflight(model, losses.next_token, plan, machine=machine, data=counts, memory=memory)
-    optimizer = optim.adamw(model, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
+    optimizer = optim.adamw(
+        model, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+    )
     machines.seed_all(settings.seed)  # dropout; weights, order and samples have generators of their own
     job = Job(
         out=settings.out,
@@ -135,7 +139,11 @@ def prepare_job(settings: Pretrain, text: Corpus, machine: Machine) -> tuple[Job
         machine=machine,
         evaluate=_evaluator(settings, text, plan, machine) if len(text.valid) > 1 else None,
         sample=partial(_sample, text=text, settings=settings),
-        card={"groundup": _version(), "sources": text.sources, "settings": settings.model_dump(mode="json", exclude_none=True)},
+        card={
+            "groundup": _version(),
+            "sources": text.sources,
+            "settings": settings.model_dump(mode="json", exclude_none=True),
+        },
         data=text.fingerprint,
         clip=settings.clip,
         keep=settings.keep,
@@ -150,7 +158,7 @@ def _windows(settings: Pretrain, tokens: np.ndarray, context: int) -> Windows | 
     return Windows(tokens, length=context, stride=settings.stride)
 
 
-def _evaluator(settings: Pretrain, text: Corpus, plan: Plan, machine: Machine) -> Any:
+def _evaluator(settings: Decided, text: Corpus, plan: Plan, machine: Machine) -> Any:
     """Score a model on the same validation tokens each time."""
     tokens, lengths = text.valid[: settings.eval_tokens + 1], text.tokenizer.byte_lengths()
 
@@ -176,11 +184,6 @@ def _opening(text: Corpus) -> str:
     return ""
 
 
-def announce(checks: Preflight) -> None:
-    """Say on standard error what is about to happen."""
-    print(describe(checks), file=sys.stderr)
-
-
 def describe(checks: Preflight) -> str:
     """The preflight in words a person reads before the run starts."""
     return "\n".join([
@@ -201,7 +204,7 @@ def show(result: Result | Preflight) -> None:
     valid = "no validation text" if result.validation_loss is None else f"validation loss {result.validation_loss:.4f}"
     print(f"{valid} after {result.steps:,} steps, {result.tokens:,} tokens, {journal.clock(result.seconds)} "
           f"({result.tokens_per_second:,.0f} tokens/s)")  # fmt: skip
-    print(f"next: groundup generate {shlex.quote(str(result.out))} --prompt \"...\"")
+    print(f'next: groundup generate {shlex.quote(str(result.out))} --prompt "..."')
 
 
 def _result(out: Path, checks: Preflight, fitted: Fitted) -> Result:

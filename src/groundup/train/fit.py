@@ -30,8 +30,18 @@ def fit(job: Job) -> Fitted:
         watch = Watch(job, progress, line)
         if watch.due():
             watch.look()
-        loop = steps(job.model, job.optimizer, iter(job.batches), job.loss, until=total, machine=job.machine, start=done,
-                     accumulate=job.plan.accumulate, clip=job.clip, lr=job.plan.schedule.lr)  # fmt: skip
+        loop = steps(
+            job.model,
+            job.optimizer,
+            iter(job.batches),
+            job.loss,
+            start=done,
+            until=total,
+            machine=job.machine,
+            accumulate=job.plan.accumulate,
+            clip=job.clip,
+            lr=job.plan.schedule.lr,
+        )
         for step in loop:
             watch.note(step)
             if signals.status or watch.due() or step.number == total or saver.due():
@@ -91,5 +101,14 @@ class _Saver:
         progress.batches = job.batches.state()
         card = job.card | {"steps": progress.step, "tokens_seen": progress.tokens}
         card |= {} if math.isnan(loss) else {"train_loss": loss}
-        run.save(job.out, job.model, job.tokenizer, job.optimizer, progress=progress, rng=machines.rng_state(), card=card, keep=job.keep)
+        run.save(
+            job.out,
+            job.model,
+            job.tokenizer,
+            job.optimizer,
+            progress=progress,
+            rng=machines.rng_state(),
+            card=card,
+            keep=job.keep,
+        )
         self.step, self.clock = progress.step, time.monotonic()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.batches.batch import Batch
-from groundup.machine import Machine
 from groundup.losses import Loss
+from groundup.machine import Machine
 from groundup.optim import clip as clip_gradient
 
 

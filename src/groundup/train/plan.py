@@ -1,6 +1,7 @@
 """What a run will do and cost, worked out before it starts.
 
-In: settings, the size of the data, the model, the machine. Out: `Plan`, in whole steps; `Preflight`, in bytes and seconds.
+In: settings, the size of the data, the model, the machine. Out: `Plan`, in whole steps, and `Preflight`, in bytes and
+seconds.
 """
 
 import time
@@ -14,9 +15,10 @@ from groundup.batches.batch import next_token
 from groundup.errors import SettingsError, UserError
 from groundup.losses import Loss
 from groundup.machine import Machine
+from groundup.model import config_of
 from groundup.model.config import BigramConfig, ModelConfig, count_parameters, training_bytes
 from groundup.optim import Schedule
-from groundup.settings import Pretrain
+from groundup.settings import Decided, Pretrain
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Preflight:
     seconds: float
 
 
-def resolve(settings: Pretrain, *, windows: int, context: int, width: int) -> Pretrain:
+def resolve(settings: Pretrain, *, windows: int, context: int, width: int) -> Decided:
     """Decide what the settings leave open, once; the result is written into the run folder and used on resume.
 
     windows: training windows an epoch. A budget in tokens or epochs becomes steps.
@@ -80,7 +82,7 @@ def resolve(settings: Pretrain, *, windows: int, context: int, width: int) -> Pr
         "log_every": settings.log_every or (1 if steps <= 2000 else 10),
         "context": context,
     }
-    return settings.replace(**decided)
+    return Decided.create(**settings.model_dump() | decided)
 
 
 def default_lr(width: int) -> float:
@@ -91,10 +93,13 @@ def default_lr(width: int) -> float:
     return round(min(3e-3, 0.384 / width), 6)
 
 
-def make(settings: Pretrain, *, windows: int) -> Plan:
+def make(settings: Decided, *, windows: int) -> Plan:
     """Turn resolved settings into a plan; raises SettingsError where the batch cannot be split as asked."""
     if settings.batch % settings.micro_batch:
-        raise SettingsError(f"batch {settings.batch} is not a multiple of micro_batch {settings.micro_batch}", "choose a divisor of --batch")
+        raise SettingsError(
+            f"batch {settings.batch} is not a multiple of micro_batch {settings.micro_batch}",
+            "choose a divisor of --batch",
+        )
     seconds, steps = parse_span(settings.save_every)
     schedule = Schedule(
         peak=settings.lr, steps=settings.steps, warmup=settings.warmup, min_lr=settings.lr * settings.min_lr
@@ -148,7 +153,7 @@ def preflight(
     data: tokens for training and for validation; memory: bytes wanted and free, from `check_memory`. Weights, gradients
     and random numbers are afterwards as they were.
     """
-    config, (wanted, free) = model.config, memory
+    config, (wanted, free) = config_of(model), memory
     counts = count_parameters(config)
     seconds = plan.steps * plan.accumulate * _probe(model, loss, plan, machine)
     return Preflight(counts.total, counts.body, config.vocabulary, config.context, *data, plan.steps,
@@ -157,7 +162,7 @@ def preflight(
 
 def _probe(model: nn.Module, loss: Loss, plan: Plan, machine: Machine) -> float:
     """Seconds of one micro-batch, forward and backward: the second of two, as the first warms up."""
-    config = model.config
+    config = config_of(model)
     with machines.seeded(0):
         rows = torch.randint(config.vocabulary, (plan.micro_batch, config.context + 1))
         batch = next_token(rows).to(machine.device)

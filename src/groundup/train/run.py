@@ -30,7 +30,7 @@ SETTINGS = "settings.toml"
 
 @dataclass
 class Progress:
-    """Where a run stands: updates done, units learnt from, seconds spent, updates skipped, and its place in the data."""
+    """Where a run stands: updates done, units learnt from, seconds spent, updates skipped, its place in the data."""
 
     step: int = 0
     tokens: int = 0
@@ -44,8 +44,8 @@ class Progress:
 def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
     """Make the folder of a new run, or merge the settings of the run that is to go on.
 
-    Returns the settings that hold, and the steps planned so far (0 for a new run). Raises SettingsError where the folder
-    belongs to something else, or where a resumed run is asked to change a setting that would make it another run.
+    Returns the settings that hold, and the steps planned so far (0 for a new run). Raises SettingsError where the
+    folder belongs to something else, or where a resumed run is asked to change what would make it another run.
     """
     settings_file = out / SETTINGS
     if settings_file.exists():
@@ -54,7 +54,9 @@ def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
         saved = type(asked).create(**read_toml(settings_file))
         return merge(saved, asked), saved.steps or 0
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(f"{out} exists and is no run folder (it has no {SETTINGS})", "choose another --out, or empty it yourself")
+        raise SettingsError(
+            f"{out} exists and is no run folder (it has no {SETTINGS})", "choose another --out, or empty it yourself"
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_settings(out, asked)  # so that --resume knows what was asked even before the first step
     return asked, 0
@@ -92,7 +94,9 @@ def save(out: Path, model: nn.Module, tokenizer: Tokenizer, optimizer: torch.opt
         (aside / "model").mkdir()
         folder.write_model(aside / "model", model, tokenizer, card=card)
         tensors = {f"rng.{name}": value for name, value in rng.items()} | _optimizer_tensors(model, optimizer)
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / "state.safetensors")
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / "state.safetensors"
+        )
         (aside / "state.json").write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
     publish(out, target)
     for old in checkpoints(out)[keep:]:
@@ -133,7 +137,9 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
         tensors = load_file(checkpoint / "state.safetensors")
         progress = Progress(**atomic.read_json(checkpoint / "state.json"))
     except (SafetensorError, OSError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint} cannot be read: {error}", "use an older checkpoint, or start a new run") from None
+        raise CheckpointError(
+            f"{checkpoint} cannot be read: {error}", "use an older checkpoint, or start a new run"
+        ) from None
     saved = folder.read_model(checkpoint / "model")
     model.load_state_dict(saved.state_dict())
     _fill_optimizer(model, optimizer, tensors)

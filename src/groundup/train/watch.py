@@ -9,6 +9,7 @@ from typing import Any
 
 from groundup.checkpoint import folder
 from groundup.errors import TrainingError
+from groundup.evaluate import Score
 from groundup.journal import Journal, Progress
 from groundup.train import run
 from groundup.train.job import Job
@@ -51,7 +52,7 @@ class Watch:
             )
 
     def _write(self, step: Step) -> None:
-        values = {
+        values: dict[str, Any] = {
             "loss": step.loss,
             "lr": step.lr,
             "gradient_norm": step.gradient_norm,
@@ -87,19 +88,16 @@ class Watch:
 
     def look(self) -> None:
         """Evaluate on the fixed validation tokens, keep the best weights, write a sample."""
-        if self._due_evaluation():
-            self._evaluate()
-        if self._due_sample():
-            assert self.job.sample is not None
+        if self.job.evaluate and self._due_evaluation():
+            self._evaluate(self.job.evaluate(self.job.model))
+        if self.job.sample and self._due_sample():
             text = self.job.sample(self.job.model)
             self.journal.sample(self.progress.step, "", text)
             self.line.say("    " + " ".join(text.split())[:160])
         self.pause()
 
-    def _evaluate(self) -> None:
-        assert self.job.evaluate is not None
+    def _evaluate(self, score: Score) -> None:
         job, step = self.job, self.progress.step
-        score = job.evaluate(job.model)
         best = min(self.evaluations(), default=math.inf)
         if score.loss < best and step > 0:
             card = job.card | {"steps": step, "tokens_seen": self.progress.tokens, "validation_loss": score.loss}

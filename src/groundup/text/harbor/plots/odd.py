@@ -20,17 +20,20 @@ REPAIR = Plot(
         act(
             "fail", "plot repair, job M, stands M P, calm", "-calm, +broken M",
             "The {M} {at P} had stopped, and the festival was tomorrow.",
+            "\"The {M} {at P} is broken,\" said everybody, and looked at {A}.",
             "The {M} {at P} was broken, and nobody had any idea.",
         ),
         act(
             "lack", "broken M, stands M P, lead A, not lacks _", "+at A P, +lacks X, +errand",
             "{A} looked inside. All it needed was {a X}.",
+            "{A} took it to pieces, and there was a hole in it, just as big as {a X}.",
             "\"All it needs is {a X},\" said {A}, and hit it with a hammer.",
             "{A} talked to it kindly, but what it needed was {a X}.",
         ),
         act(
             "lend", "lacks X, lead A, at A P, at B P", "-lacks X, +has A X, +owner B X, +heading back",
             "{B} gave {A} the {X} from under the bed.",
+            "{B} had {a X}, and {A} promised to be nice to it.",
             "{B} had {a X} and gave it to {A}. \"But it bites,\" {he B} said.",
         ),
         act(
@@ -41,6 +44,7 @@ REPAIR = Plot(
         act(
             "fix", "broken M, stands M P, at A P, has A X, owner B X, lead A", "-broken M, +mended M",
             "{He A} pushed the {X} into the {M} and turned it twice.",
+            "In went the {X}, and {A} gave the {M} a kick.",
             "{He A} put the {X} into the {M}, shut {his A} eyes and pulled.",
         ),
         act(
@@ -79,6 +83,7 @@ FOUNDLING = Plot(
         act(
             "stray", "plot foundling, lead A, calm, at A _, about N, shore P", "-calm, +at A P, +stray N P",
             "{At P} {he A} found a wet little {N}, all alone.",
+            "Something sneezed {at P}, and {he A} found a very small {N}.",
             "{At P} a little {N} looked at {him A} as if {he A} were late.",
         ),
         act(
@@ -109,6 +114,7 @@ FOUNDLING = Plot(
         act(
             "carry", "hint, cries V, nest P, lead A", "-hint, -cries V, +at A P, +back V",
             "{A} carried {V} back to {P}.",
+            "Back {at P} {A} put {V} down and waited.",
             "So {A} ran back to {P} with {V} in {his A} arms.",
         ),
         act(
@@ -124,6 +130,7 @@ FOUNDLING = Plot(
         act(
             "eat", "guest V, called N V, lead A", "-guest V, +eats V, +errand",
             "In one day {V} ate nine herrings, two candles and a sock.",
+            "{V} ate for three, and slept in {A}'s best boots.",
             "{V} ate the breakfast, then the lunch, and then the tablecloth.",
         ),
         act(
@@ -139,6 +146,7 @@ FOUNDLING = Plot(
         act(
             "settle", "has B V, home B P, lead A", "+done",
             "Now {V} lives {at P}, and {A} comes to tea every Sunday.",
+            "Now {V} is helping {B} {at P}, and nobody has said that it helps.",
             "Now {V} sleeps {at P}, and {B} is never lonely.",
         ),
     ),

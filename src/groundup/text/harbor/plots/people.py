@@ -39,6 +39,7 @@ BOTTLE = Plot(
             "show", "from B, letter, lead A, at A P, at B P", "+shown",
             "\"Did you write this?\" asked {A}.",
             "{A} said nothing and held up the letter.",
+            "{A} gave a small cough and read the letter aloud.",
         ),
         act(
             "admit", "shown, from B, letter", "-shown, +hope",
@@ -53,6 +54,7 @@ BOTTLE = Plot(
         act(
             "toes", "danced, lead A, from B", "-danced, +done",
             "{A} stepped on {B}'s toes four times, and {B} said thank you every time.",
+            "They danced so well that the crabs came out to look, and {A} took {B}'s arm.",
             "{B} had waited twenty years, and it was worth every one of them.",
         ),
         act(
@@ -122,6 +124,7 @@ PARTY = Plot(
         act(
             "plan", "plot party, guest B, lead A, calm, at A _", "-calm, +plan",
             "It was {B}'s birthday, and {A} had a secret plan.",
+            "It was {B}'s birthday, and {A} was so full of the secret that {he A} hopped.",
             "Today was {B}'s birthday. \"Not a word,\" said {A} to the cat.",
         ),
         act(
@@ -137,6 +140,7 @@ PARTY = Plot(
         act(
             "lure", "guest B, lead A, sad B, town P, brings C _", "+at A P, +at C P, +called B P",
             "Then {A} sent a note to {B}: \"Come to {P}. There is a whale.\"",
+            "\"Help!\" {A} wrote to {B}. \"Come to {P}.\"",
             "\"Come quickly to {P},\" {A} wrote to {B}. \"The cat is stuck.\"",
         ),
         act(
@@ -147,6 +151,7 @@ PARTY = Plot(
         act(
             "gift", "party, lead A, guest B, at A P, at B P, not has B _", "+has B O, +new O",
             "{A} gave {B} {a O} with a ribbon on it.",
+            "In a big box from {A} there was a small box, and in the small box was {a O}.",
             "From {A} there was {a O}, and {B} opened it with both hands.",
         ),
         act(
@@ -157,6 +162,7 @@ PARTY = Plot(
         act(
             "bite", "cake F, party", "-cake F",
             "There was one bite missing, and Admiral the cat looked at the sky.",
+            "Admiral the cat ate the {F} from one side, and {B} from the other.",
             "Soon the {F} was gone, and Admiral the cat was as round as the moon.",
         ),
         act(
@@ -188,21 +194,25 @@ SOUP = Plot(
         act(
             "cook", "plot soup, lead A, calm, at A _, town P", "-calm, +soup P, +at A P",
             "For the festival {he A} was cooking soup {at P}.",
+            "Today was the festival, and {at P} {he A} was cooking soup for everybody.",
             "{At P} {he A} was cooking soup in a pot as big as a boat.",
         ),
         act(
             "leave", "soup P, lead A, at A P, home A Q", "+at A Q, +alone",
             "Then {he A} remembered the bowls and ran back to {Q}.",
+            "Then {he A} ran back to {Q} to get a clean hat.",
             "But the spoons were still {at Q}, so {he A} went to get them.",
         ),
         act(
             "salt", "soup P, alone, not at B _, not salted _", "+known B, +at B P, +salted B",
             "{B} the {job B} came by, tasted the soup and put in some salt.",
+            "When nobody was looking, {B} the {job B} put in some salt.",
             "\"It needs salt,\" said {B} the {job B} in passing, and put some in.",
         ),
         act(
             "again", "soup P, salted B, alone, not at C _", "-alone, +known C, +at C P, +salted C",
             "Then {C} the {job C} came by and did exactly the same.",
+            "{C} the {job C} was next, and put in salt with both hands.",
             "Next came {C} the {job C}, who put in a whole hand of salt.",
         ),
         act(
@@ -213,6 +223,7 @@ SOUP = Plot(
         act(
             "taste", "salted A, lead A, soup P", "-salted A, +trouble",
             "The first guest took one spoon and drank a whole bucket of water.",
+            "The first guest took one spoon and ran straight into the sea.",
             "The first guest took one spoon, and his hat jumped off.",
         ),
         act(
@@ -223,6 +234,7 @@ SOUP = Plot(
         act(
             "potatoes", "sorry, soup P, lead A, salted B, salted C", "-sorry, +done",
             "So {A}, {B} and {C} put in two hundred potatoes, and then it was very good.",
+            "{A}, {B} and {C} looked at one another and began to laugh, and nobody wanted soup any more.",
             "{B} ran for potatoes, {C} ran for milk, and {A} stirred until it was good.",
         ),
         act(
@@ -249,6 +261,7 @@ GHOST = Plot(
         act(
             "howl", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound howl, +worried A, +errand",
             "Every night for a week {he A} had heard a terrible howl from {P}.",
+            "All night there had been a howl from {P}, and {he A} had not slept at all.",
             "Last night {he A} had heard somebody howl {at P}, and it was not the wind.",
         ),
         act(
@@ -275,6 +288,7 @@ GHOST = Plot(
             "creep", "dared, haunted P, lead A, at B Q, at A Q, not has B _", "-dared, +at A P, +at B P, +dark",
             "At midnight {A} and {B} crept to {P}, and each of them tried to be second.",
             "At midnight they went to {P}, {A} behind {B}, and {B} behind {A}.",
+            "At midnight {A} and {B} went to {P}, hand in hand, and their knees were knocking.",
         ),
         act(
             "creep", "dared, haunted P, lead A, at B Q, at A Q, has B O", "-dared, -new O, +at A P, +at B P, +dark",
@@ -302,6 +316,7 @@ GHOST = Plot(
         act(
             "shy", "art _, at C P, haunted P", "-haunted P, +shy C",
             "\"By day I am too shy,\" said {C}.",
+            "\"Is it you?\" asked {A}. \"I hope so,\" said {C}.",
             "{C} jumped. \"I thought you were ghosts,\" {he C} said.",
         ),
         act(

@@ -20,32 +20,38 @@ STORM = Plot(
             "sail", "plot storm, lead A, calm, at A _", "-calm, -at A _, +out A",
             "Today {he A} sailed out in the {boat A} to catch herring.",
             "Before breakfast {he A} took the {boat A} far out to sea.",
+            "Today the herring were calling, so {he A} sailed out in the {boat A}.",
         ),
         act(
             "turn", "out A, not storm", "+storm",
             "By noon the sky was as black as a boot.",
+            "Then the wind woke up, and the waves were as big as the inn.",
             "Then a storm came, and the {boat A} jumped up and down like a goat.",
             "Then the sky turned black, and the sea began to shout.",
         ),
         act(
             "wait", "storm, out A, not at B _", "+known B, +at B pier, +waits B",
             "On the pier {B} the {job B} looked for the {boat A}.",
+            "{B} the {job B} waited on the pier, but the {boat A} did not come.",
             "{B} the {job B} stood on the pier and counted the boats, all but the {boat A}.",
         ),
         act(
             "run", "waits B, at B pier, out A, storm", "-waits B, +at B lighthouse, +gloom",
             "The lighthouse was dark, so {B} ran up all ninety steps.",
             "There was no light, so {B} ran to the lighthouse.",
+            "\"Why is there no light?\" said {B}, and ran to the lighthouse.",
         ),
         act(
             "sleep", "gloom, at B lighthouse, not at Odo _", "+known Odo, +at Odo lighthouse, +asleep",
             "There was Odo the lamp keeper, fast asleep with his nose in a book.",
+            "There was Odo the lamp keeper, asleep in the bathtub.",
             "There sat Odo the lamp keeper, asleep, with the cat on his head.",
         ),
         act(
             "wake", "asleep, at B lighthouse", "-asleep, +ready",
             "{B} shouted so loudly that Odo woke up, and so did the next town.",
             "{B} put a cold fish on Odo's neck, and he woke up.",
+            "{B} pulled him by the nose until he woke up.",
         ),
         act(
             "oil", "gloom, at B lighthouse, not at Odo _", "+known Odo, +at Odo lighthouse, +dry",
@@ -70,11 +76,13 @@ STORM = Plot(
         act(
             "light", "ready, gloom, out A, storm, lead A", "-ready, -gloom, -storm, -out A, +at A pier, +saved A",
             "Odo lit the lamp, and far out {A} saw it and turned the {boat A} round.",
+            "Then there was light, and {A} shouted with joy and turned the {boat A} round.",
             "The great light went round, and the {boat A} came home like a horse that smells hay.",
         ),
         act(
             "home", "saved A, at A pier, at B lighthouse", "+at B pier, +done",
             "When {A} stepped on the pier, {B} was laughing and crying at the same time.",
+            "On the pier {B} gave {A} {gift B}, and then a very long hug.",
             "{B} was on the pier before the rope was, and would not let {A} go.",
         ),
         act(
@@ -119,6 +127,7 @@ RACE = Plot(
         act(
             "off", "terms _, lead A, rival B, at A pier, at B pier", "-at A _, -at B _, +racing",
             "The bell rang, and off they went.",
+            "The bell rang, and the gulls held on to their hats.",
             "Everybody shouted \"Go\", and the {boat A} and the {boat B} flew over the water.",
         ),
         act(
@@ -139,6 +148,7 @@ RACE = Plot(
         act(
             "tie", "tied A B", "-tied A B, +owes A, +owes B, +both",
             "So they came home side by side, and nobody was first.",
+            "They came in so close together that even the gulls could not say who was first.",
             "The {boat A} and the {boat B} came in together, tied like two goats.",
         ),
         act(
@@ -154,6 +164,7 @@ RACE = Plot(
         act(
             "win", "first A, second B", "-first A, -second B, +owes B",
             "{A} won by the length of a herring.",
+            "{A} was home first, and had time for a cup of tea.",
             "{A} came in first, and a very old man fell into the harbour with joy.",
         ),
         act(
@@ -215,11 +226,13 @@ FISH = Plot(
         act(
             "pull", "hooked, out A, not pulled", "+pulled",
             "{A} pulled, and it pulled, and for an hour nobody won.",
+            "\"Come up and say hello,\" shouted {A}.",
             "{A} pulled until {his A} arms were as long as oars.",
         ),
         act(
             "catch", "hooked, out A, sunk O", "-hooked, -sunk O, +has A O",
             "Up came an old boot, half a chair and {a O}.",
+            "Up came no fish at all, but {a O}, as wet as a seal.",
             "It was not a fish. It was {a O}, and a crab was living in it.",
         ),
         act(

@@ -23,6 +23,7 @@ LOST = Plot(
             "lose", "plot lost, lead A, about O, calm, at A _",
             "-calm, +lost O, +owner A O, +worried A, +new O, +errand",
             "This morning {his A} {O} was gone, and it was not under the cat.",
+            "Today {he A} looked for {his A} {O}, high and low, and it was gone.",
             "But when {he A} reached for {his A} {O}, there was only air.",
             "But today {he A} was sad, because {his A} {O} was gone.",
             "Then {he A} saw that {his A} {O} was missing.",
@@ -36,6 +37,7 @@ LOST = Plot(
             "look", "maybe P, lost O, lead A, at A _", "-maybe P, +looked P, +at A P",
             "So {he A} looked {at P}, but found only a boot and a surprised crab.",
             "First {he A} went to {P} and looked under everything that had an under.",
+            "{At P} {he A} asked a gull, and the gull only shook its head.",
             "{At P} {he A} turned over every stone, and said sorry to the crabs.",
             "{At P} {he A} found one button, two boots and no {O}.",
         ),
@@ -43,6 +45,7 @@ LOST = Plot(
             "ask", "plot lost, lost O, lead A, at A P, at B P", "+asked B",
             "\"Have you seen my {O}?\" asked {A}.",
             "\"My {O} has run away,\" said {A}.",
+            "\"Has my {O} been here?\" asked {A}.",
             "{A} asked {B} about the {O}.",
         ),
         act(
@@ -60,6 +63,7 @@ LOST = Plot(
         act(
             "thanks", "solved, lead A, at A P, at B P", "-solved, +done",
             "{A} thanked {B} with {gift A}.",
+            "{A} said thank you three times and gave {B} {gift A}.",
             "{A} was so glad that {he A} gave {B} {gift A}.",
             "\"You are a good friend,\" said {A}, and gave {B} {gift A}.",
         ),
@@ -76,6 +80,7 @@ LOST = Plot(
         act(
             "nap", "caught, lost O, lead A", "-caught, -lost O, +has A O, +solved",
             "There lay Admiral the cat, fast asleep on the {O}.",
+            "Admiral the cat was showing the {O} to a gull, and the gull was not pleased to share.",
             "On top of the {O}, like a king, sat Admiral the cat.",
         ),
         act(
@@ -118,6 +123,7 @@ TRADE = Plot(
         act(
             "want", "plot trade, lead A, about O, calm, at A _", "-calm, +wants A O, +errand, +new O",
             "More than anything in the world {he A} wanted {a O}.",
+            "{He A} had everything but {a O}.",
             "Only one thing was missing in {his A} life, and that was {a O}.",
             "All night {he A} had dreamed of {a O}.",
         ),
@@ -130,6 +136,7 @@ TRADE = Plot(
         act(
             "own", "plot trade, wants A X, lead A, not has _ X", "+has A X",
             "As luck would have it, {he A} had {a X} in {his A} bag.",
+            "Now, as it happened, {A} was sitting on {a X}.",
             "{He A} looked in {his A} bag, and there was {a X}.",
             "{He A} laughed, because under {his A} coat {he A} had {a X}.",
         ),
@@ -152,6 +159,7 @@ TRADE = Plot(
         act(
             "joy", "plot trade, lead A, about O, has A O, not wants A _", "+done",
             "{A} danced home with the {O}.",
+            "{A} showed the {O} to everybody, even to the gulls.",
             "All the way home {A} held the {O} like a baby.",
             "\"It was worth every step,\" {A} told the {O}.",
         ),
@@ -179,6 +187,7 @@ THEFT = Plot(
         act(
             "gone", "made F, lead A", "-made F, +stolen F, +worried A",
             "A minute later the {F} was gone.",
+            "But somebody was hungry, and soon the {F} was gone.",
             "{He A} turned round to sneeze, and then there was no {F}.",
             "Then {he A} looked again, and even the smell of the {F} was gone.",
         ),
@@ -192,6 +201,7 @@ THEFT = Plot(
         act(
             "alibi", "suspect B, stolen F", "-suspect B, +alibi B",
             "\"It was not me,\" said {B}. \"I have been {busy B} all day.\"",
+            "{B} was hurt. \"I have been {busy B} all day,\" {he B} said.",
             "{B} had been {busy B} all morning and had not seen any {F}.",
             "\"Me?\" said {B}. \"I never eat {F} while I am {busy B}.\"",
         ),
@@ -223,11 +233,13 @@ THEFT = Plot(
         act(
             "chin", "suspect B, stolen F", "-suspect B, +crumbs B",
             "There were crumbs all over {B}.",
+            "\"What {F}?\" asked {B}, with crumbs on both ears.",
             "{B} said nothing, because {his B} mouth was full.",
         ),
         act(
             "confess", "crumbs B, stolen F", "-crumbs B, -stolen F, +guilty B",
             "\"It called my name,\" said {B}, \"and I came.\"",
+            "\"I was only keeping it warm,\" said {B}, and turned red.",
             "\"I only wanted to smell it,\" said {B}, \"but my nose was hungry.\"",
         ),
         act(
