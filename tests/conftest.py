@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("groundup", deadline=None)  # a busy machine makes any deadline fail now and then
+settings.load_profile("groundup")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from groundup import settings
 from groundup.errors import GroundupError
 
-
 ABOUT = "Build a large language model from the ground up: text in, a model that writes out."
 FIRST_STEPS = "First steps: groundup demo. Every command: --help, --json, --config FILE.toml, --debug."
 

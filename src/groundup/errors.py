@@ -24,7 +24,14 @@ class GroundupError(Exception):
 
 
 class UserError(GroundupError):
-    """Something the person gave cannot be used; nothing was changed on disk."""
+    """Something the person gave cannot be used; nothing was changed on disk.
+
+    >>> try:
+    ...     raise DataError("a.txt is empty (0 bytes)", "give a file that holds text")
+    ... except UserError as error:
+    ...     print(error.status, error.fix)
+    2 give a file that holds text
+    """
 
     status = 2
 

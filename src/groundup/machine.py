@@ -100,7 +100,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def cores() -> int:
-    """CPU cores this process may use (a container may have fewer than the machine)."""
+    """CPU cores this process may use: $OMP_NUM_THREADS if set, else those it is bound to."""
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isdigit() and int(wish) > 0:
+        return int(wish)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
