@@ -67,6 +67,16 @@ def test_every_setting_reaches_the_sampler(model_folder: Path):
     assert stopped.text == text[: text.index(stop)] and stopped.finish == "stop"
 
 
+def test_no_cache_means_no_cache(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def trap(*given: object, **named: object) -> None:
+        raise RuntimeError("a cache was made")
+
+    monkeypatch.setattr("groundup.generate.decode.Cache", trap)
+    assert ask(Generate(model=str(model_folder), prompt="fox", max_tokens=2, cache=False)).tokens == 2
+    with pytest.raises(RuntimeError, match="a cache was made"):
+        ask(Generate(model=str(model_folder), prompt="fox", max_tokens=2))
+
+
 def test_without_a_seed_texts_differ_and_the_seed_is_told(model_folder: Path):
     first, second = (ask(Generate(model=str(model_folder), max_tokens=30, temperature=2)) for _ in range(2))
     assert first.samples != second.samples

@@ -8,6 +8,7 @@ from groundup.errors import ModelError
 from groundup.generate.decode import Step, generate, generate_by_hand
 from groundup.generate.sample import Sampler
 from groundup.model import BigramConfig, ModelConfig, build
+from groundup.model.config import from_name
 
 FAMILIES = ["gpt2", "llama", "qwen3"]
 GREEDY = Sampler(temperature=0)
@@ -51,6 +52,25 @@ def test_by_hand_is_the_plain_loop():
         ids.append(int(table[ids[-1]].argmax()))
     assert generate_by_hand(model, [4], max_tokens=9, sampler=GREEDY) == ids[1:]
     assert rows(list(generate(model, [[4]], max_tokens=9, sampler=GREEDY))) == [ids[1:]]
+
+
+def test_top_k_1_is_greedy_at_any_temperature():
+    """Exercise 5.3 of the book."""
+    model = small("gpt2")
+    wild = Sampler(temperature=5, top_k=1, seed=9)
+    assert list(generate(model, PROMPTS, max_tokens=9, sampler=wild)) == list(
+        generate(model, PROMPTS, max_tokens=9, sampler=GREEDY)
+    )
+
+
+@pytest.mark.slow
+def test_the_untrained_gpt2_of_the_book():
+    """Figure book.4.7.generate: "Hello, I am" and six greedy ids of 163 million numbers drawn from seed 123."""
+    config = from_name("gpt2", tie=False, qkv_bias=False, init="torch")
+    torch.manual_seed(123)
+    model = build(config)
+    [ids] = rows(list(generate(model, [[15496, 11, 314, 716]], max_tokens=6, sampler=GREEDY)))
+    assert ids == [27018, 24086, 47843, 30961, 42348, 7267]
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

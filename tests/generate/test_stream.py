@@ -162,10 +162,10 @@ def test_an_empty_stop_string_is_refused_before_anything_is_written():
         next(write(model, tokenizer, ["a"], stop=["x", ""]))
 
 
-letters = st.text("abc", max_size=14)
+letters = st.text("ab", max_size=14)
 
 
-@given(letters, st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), st.data())
+@given(letters, st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
 def test_the_gate_does_not_see_how_a_text_is_cut(text: str, stops: list[str], data: st.DataObject):
     """Slow twin: read letter by letter, stop at the first letter that completes a stop string."""
     expected, shut = text, False
@@ -181,6 +181,20 @@ def test_the_gate_does_not_see_how_a_text_is_cut(text: str, stops: list[str], da
         assert expected.startswith(shown)
         start += size
     assert shown + gate.close() == expected and gate.shut is shut
+
+
+@pytest.mark.parametrize(
+    ("stops", "shown"),
+    [
+        (["c", "ab"], ""),  # "ab" is complete before "c"
+        (["abcd", "bc"], "a"),  # "bc" is complete before "abcd", though it begins later
+        (["cd", "bcd"], "a"),  # together: the one that began earlier
+    ],
+)
+def test_the_first_stop_string_to_be_complete_counts(stops: list[str], shown: str):
+    at_once, by_letter = Gate(stops), Gate(stops)
+    assert at_once.push("abcd") == shown
+    assert "".join(by_letter.push(letter) for letter in "abcd") == shown
 
 
 def test_the_gate_holds_no_more_than_it_must():

@@ -59,5 +59,16 @@ def test_section_5_1(short):
 
 
 def test_section_5_1_generates_the_printed_text(short):
-    printed = [34245, 5139, 2492, 25405, 17434, 17853, 5308, 3398, 13174, 43071]  # " rentinetic wasnم refres RexMeCHicular stren"
+    printed = [
+        34245,
+        5139,
+        2492,
+        25405,
+        17434,
+        17853,
+        5308,
+        3398,
+        13174,
+        43071,
+    ]  # " rentinetic wasnم refres RexMeCHicular stren"
     assert greedy(short, [6109, 3626, 6100, 345], 10) == [6109, 3626, 6100, 345, *printed]

@@ -106,11 +106,10 @@ def test_laptop_sizes_hold_what_their_name_says(name, family):
     assert 32 <= config.head_size <= 64 and 256 <= config.context <= 1024
 
 
-def test_every_size_and_alias_can_be_built_in_full():
+def test_every_size_and_alias_is_found_in_any_case():
     for name in [*SIZES, *ALIASES]:
-        with torch.device("meta"):
-            model = build(from_name(name.upper()))
-        assert model(torch.zeros(1, 2, dtype=torch.long, device="meta")).shape == (1, 2, model.config.vocabulary)
+        assert from_name(name.upper()) == from_name(name)
+    assert all(from_name(alias) == from_name(name) for alias, name in ALIASES.items())
 
 
 def test_an_override_replaces_and_none_does_not():
@@ -217,7 +216,9 @@ print(memory("VmHWM") - before)
     [("1m", "qwen3", "fp32", 16), ("1m", "qwen3", "bf16", 16), ("3m", "llama", "fp32", 8), ("3m", "gpt2", "fp32", 8)],
 )
 def test_training_memory_is_near_the_measured_peak(name, family, dtype, batch):
-    done = subprocess.run([sys.executable, "-c", MEASURE, name, family, dtype, str(batch)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, name, family, dtype, str(batch)], capture_output=True, text=True
+    )
     config = from_name(name, family=family)
     estimate = training_bytes(config, batch, config.context, bf16=dtype == "bf16")
     assert estimate == pytest.approx(int(done.stdout), rel=0.3), done.stderr

@@ -168,7 +168,9 @@ def test_a_seed_is_repeatable_and_leaves_the_global_generator_alone(family):
 
 @FAMILY
 def test_gpt2_deviations(family):
-    model = build(ModelConfig(family=family, vocabulary=2000, context=500, width=96, layers=8, heads=2, tie=False), seed=1)
+    model = build(
+        ModelConfig(family=family, vocabulary=2000, context=500, width=96, layers=8, heads=2, tie=False), seed=1
+    )
     for name, parameter in model.named_parameters():
         if "norm" in name:
             assert (parameter == (0 if name.endswith("bias") else 1)).all()
@@ -271,9 +273,12 @@ def test_rotary_angles_stay_exact_in_a_bf16_model():
         ([[-1, 3]], {}, "token id -1 is outside the vocabulary of 40"),
         ([[0] * 17], {}, "17 tokens are more than the model's context of 16"),
         ([[1, 2]], {"positions": torch.tensor([[0, 16]])}, "position 16 is outside the context of 16"),
+        ([[1, 2]], {"positions": torch.tensor([[0]])}, r"positions has shape \(1, 1\), but tokens have shape \(1, 2\)"),
+        ([[1, 2]], {"padding": torch.ones(2)}, r"padding has shape \(2,\), but tokens have shape \(1, 2\)"),
         ([[1, 2]], {"padding": torch.ones(1, 3)}, r"padding has shape \(1, 3\), but tokens have shape \(1, 2\)"),
         ([[1, 2]], {"documents": torch.ones(2, 2)}, r"documents has shape \(2, 2\), but tokens have shape \(1, 2\)"),
         ([1, 2], {}, r"tokens are torch.int64 of shape \(2,\)"),
+        ([[]], {}, r"tokens are torch.float32 of shape \(1, 0\)"),
         ([[1.0]], {}, r"tokens are torch.float32 of shape \(1, 1\)"),
     ],
 )

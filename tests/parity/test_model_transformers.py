@@ -99,7 +99,9 @@ def test_logits_equal_with_positions(config):
     tokens = ids(config, 2, 6)
     places = torch.tensor([[0, 1, 2, 0, 1, 2], [4, 5, 6, 7, 20, 23]])
     everything = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()  # without it they infer documents from the positions
-    expected = theirs(tokens, position_ids=places, attention_mask=torch.zeros(2, 1, 6, 6).masked_fill(~everything, -1e9))
+    expected = theirs(
+        tokens, position_ids=places, attention_mask=torch.zeros(2, 1, 6, 6).masked_fill(~everything, -1e9)
+    )
     assert_close(ours(tokens, positions=places), expected.logits)
 
 

@@ -11,7 +11,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from groundup import tokens
 
 CODE_POINTS = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF)
-# OpenAI's first spelling of the pattern (encoder.py of the GPT-2 release); tiktoken's own is another of the same language.
+# The pattern as the GPT-2 release spells it; tiktoken's own is quicker and meant to cut the same.
 FIRST_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer, GPT2Tokenizer
 from groundup import tokens
 
 HARD = (
-    "Hello  world\n\n\t é é 我們說 नमस्ते \U0001f600\U0001f468‍\U0001f469 \x00\x01\x1c\x7f\u200b\u2028 it's IT'S ''re 1234 ½ ٣"
-    " \r\n   end.   \U00020000\U000e0041\U0010ffff\u0558\U00018d10 <|endoftext|> <|end  "
+    "Hello  world\n\n\t é e\u0301 我們說 नमस्ते \U0001f600\U0001f468\u200d\U0001f469 \x00\x01\x1c\x7f\u200b\u2028 it's"
+    " IT'S ''re 1234 ½ ٣ \r\n   end.   \U00020000\U000e0041\U0010ffff\u0558\U00018d10 <|endoftext|> <|end  "
 )
 KINDS = ["chars", "chars with unknown", "bpe", "bpe and roles", "gpt2", "words"]
 
@@ -87,6 +87,14 @@ def test_an_unknown_character_is_an_error_there_too(data_dir: Path, tmp_path: Pa
         theirs = AutoTokenizer.from_pretrained(tmp_path)
         with pytest.raises(Exception, match="UNK"):
             theirs("abcd")
+
+
+@pytest.mark.parametrize("punctuation", ["", "_", ",.!?", "]^-\\[&~|#$%*+/<=>@`{}();:'\"", "é。"])
+def test_words_cut_off_any_punctuation_there_too(punctuation: str, tmp_path: Path) -> None:
+    text = "a, b_c -- d]e^f-g\\h [i] &j~k|l #m$n%o*p+q/r<s=t>u@v`w {x}y (z); é1。2 'q' \"r\"."
+    ours = tokens.train("words", [text], punctuation=punctuation)
+    ours.save(tmp_path)
+    same(ours, AutoTokenizer.from_pretrained(tmp_path), f"{text} unknown--é {text}")
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen3", "groundup_bigram"])

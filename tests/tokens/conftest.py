@@ -7,8 +7,8 @@ import pytest
 from groundup import tokens
 
 HARD = (
-    "Hello  world\n\n\t é é 我們說 नमस्ते \U0001f600\U0001f468‍\U0001f469‍\U0001f467 \x00\x01\x1c\x7f\u200b\u2028"
-    " it's IT'S 'tis ''re 1234 ½ ٣ \r\n   end.   \U00020000\U000e0041\U0010ffff <|endoftext|> <|end "
+    "Hello  world\n\n\t é e\u0301 我們說 नमस्ते \U0001f600\U0001f468\u200d\U0001f469 \x00\x01\x1c\x7f\u200b\u2028 it's"
+    " IT'S ''re 1234 ½ ٣ \r\n   end.   \U00020000\U000e0041\U0010ffff\u0558\U00018d10 <|endoftext|> <|end  "
 )
 
 

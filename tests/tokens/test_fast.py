@@ -1,4 +1,4 @@
-"""The fast path gives what the oracle gives: merges, ids and bytes, on any text; and where a library would not, we do."""
+"""The fast path gives what the oracle gives: merges, ids and bytes, on any text, also where a library would not."""
 
 import pickle
 import random
@@ -80,6 +80,16 @@ def test_repeats_and_ties_of_two_letters() -> None:
         assert fast.learn([" ".join(words)], 60) == learnt
         spelled = bpe.spell(learnt)
         assert len(set(spelled)) == len(spelled), "no two merges of a learnt vocabulary spell the same bytes"
+
+
+def test_a_word_of_thousands_of_letters() -> None:
+    """Long words take another way through tiktoken."""
+    draw = random.Random(2)
+    text = "".join(draw.choices("ab", k=5000)) + " " + "c" * 3000
+    learnt = bpe.learn(bpe.count_words([text]), 300)
+    assert fast.learn([text], 300) == learnt
+    longer = text[::-1] + text
+    assert BytePairs.from_merges(learnt, []).encode(longer) == bpe.encode(longer, learnt)
 
 
 def test_a_real_text_equals_the_oracle(verdict: str) -> None:

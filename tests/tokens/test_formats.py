@@ -14,7 +14,6 @@ from groundup import tokens
 from groundup.errors import TokenizerError
 from groundup.tokens import formats
 
-
 ADDS_END = {
     "type": "TemplateProcessing",
     "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}],
@@ -51,6 +50,7 @@ def put(*keys: str | int, value: object) -> Callable[[Any], None]:
         (b"{", "is not a JSON file"),
         (b"\xff\xfe", "is not a JSON file"),
         (b"[" * 100_000, "is not a JSON file"),
+        (b'{"model": ' + b"9" * 5000 + b"}", "is not a JSON file"),
         (b"[]", "holds a JSON list, not an object"),
         (b"{}", "is not a tokenizer.json: KeyError: 'model'"),
         (b'{"model": 3}', "is not a tokenizer.json: TypeError"),

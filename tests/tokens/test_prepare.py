@@ -1,4 +1,4 @@
-"""From text to shards: the right ids on the right side, bounded memory, and the same bytes however often it is killed."""
+"""From text to shards: the right ids on the right side, bounded memory, the same bytes however often it is killed."""
 
 import json
 import os
@@ -276,7 +276,8 @@ from groundup import tokens
 from groundup.text import files, read
 from groundup.tokens import encoder, prepare
 encoder.SAVE_SECONDS, files.BLOCK = 0.0, 5_000
-prepare.prepare(read.sources([sys.argv[1]]), tokens.load(sys.argv[2]), sys.argv[3], progress=lambda *said: print(*said, flush=True))
+sources, tokenizer = read.sources([sys.argv[1]]), tokens.load(sys.argv[2])
+prepare.prepare(sources, tokenizer, sys.argv[3], progress=lambda *said: print(*said, flush=True))
 """
 
 
@@ -367,11 +368,14 @@ def test_folders_that_cannot_take_shards(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "prepared.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "prepared.json").write_text('{"format": 1, "done": true}', encoding="utf-8")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "prepared.json").write_text('{"format": 99}', encoding="utf-8")
     for name, message in {
         "full": "holds other files: thesis.txt",
         "odd": "cannot read .*prepared.json",
+        "part": "cannot read .*prepared.json",
         "new": "has format 99, this groundup reads 1",
         "a.txt": "a.txt is a file, not a folder",
         "a.txt/deeper": "cannot write .*deeper",

@@ -189,7 +189,7 @@ def test_punctuation_is_kept_by_saving(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_is_the_same_on_every_machine() -> None:
-    """sha256 of the file's content without spacing, keys sorted; worked out here from the layout written down by hand."""
+    """sha256 of the file's content without spacing, keys sorted: of this layout, written down by hand."""
     tokenizer = tokens.train("chars", ["ba"], special=[])
     layout = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,

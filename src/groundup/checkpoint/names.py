@@ -342,8 +342,9 @@ def _plain_rope(hf: Mapping[str, Any]) -> Mapping[str, Any]:
         if part.get("rope_type", part.get("type", "default")) != "default" or part.get("partial_rotary_factor", 1) != 1:
             _refuse(name, part)
         base |= {"rope_theta": part["rope_theta"]} if "rope_theta" in part else {}
-    if set(hf.get("layer_types") or ()) - {"full_attention"}:
-        _refuse("layer_types", hf["layer_types"])
+    kinds = hf.get("layer_types") or []
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        _refuse("layer_types", kinds)
     return dict(hf) | base
 
 

@@ -16,7 +16,7 @@ from groundup.tokens import prepare
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of a folder of shards; `bytes` is UTF-8 text, `seconds` this command's, 0 MB/s where nothing was to do."""
+    """Figures of a folder of shards; `bytes` is UTF-8 text, `seconds` this command's; 0 MB/s if nothing was to do."""
 
     out: Path
     tokenizer: str

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.model.cache import Cache
+from groundup.model.check import check_tokens
 from groundup.model.config import BigramConfig, flops_per_token
-from groundup.model.gpt import check_tokens
 
 
 class Bigram(nn.Module):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.errors import ModelError
 from groundup.model.cache import Cache
-from groundup.model.config import BigramConfig, ModelConfig, flops_per_token
+from groundup.model.check import check_masks, check_positions, check_tokens
+from groundup.model.config import ModelConfig, flops_per_token
 
 
 class GPT(nn.Module):
@@ -67,9 +67,9 @@ class GPT(nn.Module):
         """
         start = cache.length if cache is not None else 0
         check_tokens(tokens, self.config, start=start)
-        if positions is None:
-            positions = _places(tokens, start, padding)
-        check_positions(positions, self.config)
+        check_positions(tokens, positions, self.config.context)
+        check_masks(tokens, start=start, documents=documents, padding=padding)
+        positions = places(tokens, start=start, padding=padding) if positions is None else positions
         mask = visible(tokens, start=start, documents=documents, padding=padding)
 
         x = self.token_table(tokens)  # (B, T) -> (B, T, D)
@@ -281,7 +281,6 @@ def visible(tokens: Tensor, *, start: int, documents: Tensor | None, padding: Te
             [0, 0, 1]], dtype=torch.int32)
     """
     time = tokens.shape[1]
-    _check_fit(tokens, start, documents, padding)
     if documents is None and padding is None and (start == 0 or time == 1):
         return None
     keys = torch.arange(start + time, device=tokens.device)
@@ -295,62 +294,16 @@ def visible(tokens: Tensor, *, start: int, documents: Tensor | None, padding: Te
     return mask
 
 
-def _places(tokens: Tensor, start: int, padding: Tensor | None) -> Tensor:
-    """Positions (B or 1, T) by default; with padding each row counts its real tokens, and filler on the left is 0."""
+def places(tokens: Tensor, *, start: int, padding: Tensor | None) -> Tensor:
+    """Positions (B or 1, T) by default; with padding each row counts its real tokens, and filler on the left is 0.
+
+    >>> places(torch.tensor([[0, 0, 5, 7]]), start=0, padding=torch.tensor([[False, False, True, True]]))
+    tensor([[0, 0, 0, 1]])
+    """
     time = tokens.shape[1]
     if padding is None:
         return torch.arange(start, start + time, device=tokens.device)[None]
     return (padding.long().cumsum(dim=1) - 1).clamp(min=0)[:, -time:]
-
-
-def _check_fit(tokens: Tensor, start: int, documents: Tensor | None, padding: Tensor | None) -> None:
-    batch, time = tokens.shape
-    if documents is not None and start:
-        raise ModelError(
-            f"documents given with {start} tokens in the cache, whose documents are unknown",
-            "leave documents out while generating: one row is one document",
-        )
-    for name, tensor, shape in (
-        ("documents", documents, (batch, time)),
-        ("padding", padding, (batch, start + time)),
-    ):
-        if tensor is not None and tuple(tensor.shape) != shape:
-            held = f" with {start} tokens in the cache" if start else ""
-            raise ModelError(
-                f"{name} has shape {tuple(tensor.shape)}, but tokens have shape {(batch, time)}{held}",
-                f"give {name} of shape {shape}: one value for each token",
-            )
-
-
-def check_tokens(tokens: Tensor, config: ModelConfig | BigramConfig, *, start: int = 0) -> None:
-    """Raise ModelError unless ids (B, T) fit the context and the vocabulary.
-
-    Values are looked at on the CPU only: elsewhere the look would make every step wait for the device.
-    """
-    if tokens.dim() != 2 or tokens.dtype != torch.long:
-        raise ModelError(
-            f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}", "give int64 ids of shape (batch, time)"
-        )
-    length = start + tokens.shape[1]
-    if length > config.context:
-        raise ModelError(
-            f"{length} tokens are more than the model's context of {config.context}",
-            f"keep the last {config.context} tokens, or train a model with a longer context",
-        )
-    _check_values("token id", tokens, config.vocabulary, "vocabulary", "use the tokenizer this model was trained with")
-
-
-def check_positions(positions: Tensor, config: ModelConfig) -> None:
-    """Raise ModelError for a position outside the context; on the CPU only, like `check_tokens`."""
-    _check_values("position", positions, config.context, "context", "positions run from 0 to context - 1")
-
-
-def _check_values(name: str, values: Tensor, limit: int, of: str, fix: str) -> None:
-    if values.device.type != "cpu" or torch.compiler.is_compiling() or values.numel() == 0:
-        return
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= limit:
-        raise ModelError(f"{name} {low if low < 0 else high} is outside the {of} of {limit}", fix)
 
 
 def initialise(model: GPT, *, seed: int | None = None) -> None:

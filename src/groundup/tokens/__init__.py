@@ -58,6 +58,9 @@ def gpt2(folder: Path | str | None = None) -> Tokenizer:
 
     Reads encoder.json and vocab.bpe from `folder`, else from $GROUNDUP_DATA/gpt2-bpe, else from tiktoken's cache;
     raises TokenizerError saying where to get them.
+
+    >>> gpt2().encode("Akwirw ier")  # doctest: +SKIP
+    [33901, 86, 343, 86, 220, 959]
     """
     files = {name: Path(folder) / name for name in formats.GPT2_FILES} if folder else formats.find_gpt2()
     if files is None:

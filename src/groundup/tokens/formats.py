@@ -172,7 +172,7 @@ def read_json(path: Path) -> Json:
         raise TokenizerError(
             f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or a number of thousands of digits
         raise TokenizerError(
             f"{path} is not a JSON file: {error}", "the file is damaged: save or copy it again"
         ) from None

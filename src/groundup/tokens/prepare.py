@@ -32,6 +32,7 @@ from groundup.tokens.tokenizer import Tokenizer
 
 MANIFEST = "prepared.json"
 FORMAT = 1  # raise it when an older groundup could misread the folder
+KEYS = {"request", "recipe", "division", "sources", "done"}
 LEARNT = ("chars", "words", "words-strict", "bpe")
 END_OF_TEXT = "<|endoftext|>"
 
@@ -284,6 +285,8 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         known = manifest["format"]
+        if known == FORMAT and not KEYS <= manifest.keys():
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"cannot read {out / MANIFEST}", "delete the folder and prepare the text again") from None
     if known != FORMAT:

@@ -34,6 +34,13 @@ class Tokenizer(ABC):
     """Text to ids and back. Subclasses: Characters and Words (simple.py), BytePairs (fast.py).
 
     `vocabulary` counts all ids, special tokens included; they are 0 .. vocabulary - 1. `special` maps name to id.
+
+    >>> from groundup import tokens
+    >>> tokenizer = tokens.train("chars", ["cat hat"])
+    >>> tokenizer.encode("that"), tokenizer.decode([2, 1, 4]), tokenizer.vocabulary, tokenizer.special
+    ([4, 3, 1, 4], 'cat', 6, {'<|endoftext|>': 5})
+    >>> tokenizer.encode("a<|endoftext|>", special=True)
+    [1, 5]
     """
 
     kind: ClassVar[str]
@@ -215,6 +222,13 @@ def load(path: Path | str) -> Tokenizer:
     """Open a tokenizer.json, or a folder that holds one (a model folder, or a run folder with model/ in it).
 
     Reads what `Tokenizer.save` writes and any plain byte-level BPE such as GPT-2's; raises TokenizerError for all else.
+
+    >>> import tempfile
+    >>> from groundup import tokens
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tokens.train("words", ["the cat sat"]).save(folder)
+    ...     load(folder).decode([2, 0, 1])
+    'the cat sat'
     """
     path = Path(path)
     if path.is_dir():

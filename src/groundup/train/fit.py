@@ -26,7 +26,10 @@ def fit(job: Job) -> Fitted:
     progress = begin(job)
     done, total = progress.step, job.plan.steps
     saver = _Saver(job, progress)
-    with Signals() as signals, Progress("train", total=total, unit="step", quiet=not job.machine.is_main) as line:
+    with (
+        Signals() as signals,
+        Progress("train", total=total, unit="step", start=done, quiet=not job.machine.is_main) as line,
+    ):
         watch = Watch(job, progress, line)
         if watch.due():
             watch.look()

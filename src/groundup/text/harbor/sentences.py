@@ -17,6 +17,7 @@ from functools import cache
 from groundup.text.harbor import world
 
 PRONOUNS = ("he", "she", "him", "her", "his", "himself", "herself")
+OWNED = ("busy", "gift", "job", "boat")  # what belongs to one person only
 SLOT = re.compile(r"\{(?:(\w+) )?([A-Z])(?:=(\w+))?\}")
 SENTENCE_END = re.compile(r"[.!?]\"? (?=[A-Z\"])")
 
@@ -101,25 +102,16 @@ def split(text: str) -> list[str]:
 @cache
 def value_pattern() -> re.Pattern[str]:
     """One regular expression for everything that could be a value, longest first."""
+    phrases = {form: sorted(owners(form)) for form in OWNED}  # before single words: "a toy boat" holds no other value
     nouns = [*world.THINGS, *world.FOODS, *world.PETS, *world.MACHINES]
-    kinds = {
-        "name": [each.name for each in world.PEOPLE],
-        "pet": list(world.PET_NAMES),
-        "job": [each.job for each in world.PEOPLE],
-        "busy": [each.busy for each in world.PEOPLE],
-        "gift": [each.gift for each in world.PEOPLE],
-        "boat": [each.boat for each in world.PEOPLE if each.boat],
-        "he": list(PRONOUNS),
-        "He": [word.capitalize() for word in PRONOUNS],
-    }
+    words = {"name": [each.name for each in world.PEOPLE], "pet": list(world.PET_NAMES)}
+    words |= {"he": list(PRONOUNS), "He": [word.capitalize() for word in PRONOUNS]}
     groups = [
-        f"(?P<{kind}>{either(words)})" for kind, words in kinds.items() if kind in ("busy", "gift", "job", "boat")
-    ]
-    groups += [
+        *(f"(?P<{form}>{either(choices)})" for form, choices in phrases.items()),
         f"(?:(?P<article>[Aa]n?) )?(?P<noun>{either(nouns)})",
         f"(?:(?P<preposition>[Aa]t|[Ii]n|[Oo]n) )?(?P<place>the (?:{either(list(world.PLACES))}))",
+        *(f"(?P<{kind}>{either(choices)})" for kind, choices in words.items()),
     ]
-    groups += [f"(?P<{kind}>{either(kinds[kind])})" for kind in ("name", "pet", "he", "He")]
     return re.compile(r"\b(?:" + "|".join(groups) + r")\b")
 
 
@@ -255,10 +247,13 @@ def members(kind: str) -> frozenset[str]:
 
 
 @cache
-def owners() -> dict[str, str]:
-    """Job, occupation, gift or boat -> the one person it belongs to."""
-    forms = ("job", "busy", "gift", "boat")
-    return {getattr(each, form): each.name for each in world.PEOPLE for form in forms if getattr(each, form)}
+def owners(form: str) -> dict[str, str]:
+    """Job, occupation, gift or boat -> the one person it belongs to.
+
+    >>> owners("job")["baker"]
+    'Mira'
+    """
+    return {str(getattr(each, form)): each.name for each in world.PEOPLE if getattr(each, form)}
 
 
 def meaning(word: Word) -> str:
@@ -268,10 +263,10 @@ def meaning(word: Word) -> str:
     ('oar', 'pier', 'Mira')
     """
     kind = word.kind.split()[-1]
-    if kind == "he" or kind == "He":
+    if kind in ("he", "He"):
         return ""
     if kind == "noun":
         return word.text.split(" ", 1)[1] if " " in word.kind else word.text
     if kind == "place":
         return word.text.split("the ", 1)[1]
-    return word.text if kind in ("name", "pet") else owners()[word.text]
+    return owners(kind)[word.text] if kind in OWNED else word.text

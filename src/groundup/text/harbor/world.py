@@ -120,6 +120,6 @@ def surface(value: str, form: str) -> str:
         return words[0].upper() + words[1:] if form[:1].isupper() else words
     if form in ("a", "A"):
         return f"{form}n {value}" if value[0] in "aeiou" else f"{form} {value}"
-    if form in ("job", "busy", "gift", "boat"):
+    if form in ("busy", "gift", "job", "boat"):
         return str(getattr(person(value), form))
     return person(value).pronoun(form) if form else value
