@@ -6,15 +6,19 @@ Results go to standard output (`--json`: one JSON object), everything said on th
 
 import dataclasses
 import errno
+import functools
 import importlib
 import inspect
 import json
 import math
+import operator
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -176,20 +180,36 @@ def _signed(row: Command) -> Callable[..., None]:
 def _parameter(cls: type[settings.Settings], name: str) -> inspect.Parameter:
     field = cls.model_fields[name]
     is_list = isinstance(field.default, list)
+    noted = settings.extra(field)
     options: dict[str, Any] = {"help": field.description, "consume_multiple": is_list}
+    options["allow_leading_hyphen"] = bool(noted.get("stdin"))
     if field.default is False or is_list:
         options["negative"] = ""
-    if group := settings.extra(field).get("group"):
+    if group := noted.get("group"):
         options["group"] = Group(group, sort_key=settings.groups(cls).index(group))
     positional = name in settings.positional(cls)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
-    annotation = field.annotation | None if is_list else field.annotation  # type: ignore[operator]
+    annotation = _bare(field.annotation) | None if is_list else _bare(field.annotation)
     default = None if is_list and not field.default else field.default
     return inspect.Parameter(name, kind, default=default, annotation=Annotated[annotation, Parameter(**options)])
 
 
+def _bare(annotation: Any) -> Any:
+    """A type without its bounds, which the settings class checks itself, with words of our own.
+
+    >>> _bare(settings.Positive | None)
+    int | None
+    """
+    if get_origin(annotation) is Annotated:
+        return _bare(annotation.__origin__)
+    if get_origin(annotation) in (Union, UnionType):
+        return functools.reduce(operator.or_, (_bare(part) for part in get_args(annotation)))
+    return annotation
+
+
 def _emit(text: str) -> None:
-    print(text, end="", flush=True)
+    """Write what a model says, as it comes; control characters could take over the terminal and are shown as U+FFFD."""
+    print(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text), end="", flush=True)
 
 
 def plain(value: Any) -> Any:

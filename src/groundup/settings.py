@@ -16,9 +16,15 @@ from pydantic.fields import FieldInfo
 from groundup.errors import SettingsError, nearest
 
 
-def knob(default: Any, text: str, *, group: str = "", positional: bool = False, **bounds: Any) -> Any:
-    """One setting: its default, its help text, the `--help` group it stands in, and bounds such as `gt=0`."""
-    return Field(default, description=text, json_schema_extra={"group": group, "positional": positional}, **bounds)
+def knob(
+    default: Any, text: str, *, group: str = "", positional: bool = False, stdin: bool = False, **bounds: Any
+) -> Any:
+    """One setting: its default, its help text, the `--help` group it stands in, and bounds such as `gt=0`.
+
+    `positional`: may be given without its flag. `stdin`: may be `-`, which reads standard input.
+    """
+    extra: dict[str, Any] = {"group": group, "positional": positional, "stdin": stdin}
+    return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -84,6 +90,8 @@ def _explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> tuple[s
         return message, "see --help"
     field = fields[name]
     choices = _choices(field.annotation) if first["type"] == "literal_error" else []
+    if first["type"] == "string_pattern_mismatch":
+        return f"'{name}' cannot be {value!r}", str(field.description)
     fix = nearest(str(value), choices) if choices else f"{message[0].lower()}{message[1:]}"
     return f"'{name}' cannot be {value!r}", f"{fix} ({field.description})" if not choices else fix
 
@@ -106,7 +114,7 @@ def groups(cls: type[Settings]) -> list[str]:
 
 
 def extra(field: FieldInfo) -> dict[str, Any]:
-    """What `knob` noted about a setting: `group` and `positional`."""
+    """What `knob` noted about a setting: `group`, `positional`, `stdin`."""
     noted = field.json_schema_extra
     return dict(noted) if isinstance(noted, dict) else {}
 
@@ -160,8 +168,8 @@ class TokenizerShow(Settings):
     """Colour the pieces a tokenizer cuts a text into, and count bytes per token."""
 
     tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a model or run folder", positional=True)
-    text: str | None = knob(None, "the text; - reads standard input")
-    file: Path | None = knob(None, "a UTF-8 file instead of --text")
+    text: str | None = knob(None, "the text; - reads standard input", stdin=True)
+    file: Path | None = knob(None, "a UTF-8 file instead of --text; - reads standard input", stdin=True)
     limit: Positive = knob(2000, "show at most this many tokens")
 
 
@@ -169,8 +177,8 @@ class TokenizerEncode(Settings):
     """Text to ids."""
 
     tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a model or run folder", positional=True)
-    text: str | None = knob(None, "the text; - reads standard input")
-    file: Path | None = knob(None, "a UTF-8 file instead of --text")
+    text: str | None = knob(None, "the text; - reads standard input", stdin=True)
+    file: Path | None = knob(None, "a UTF-8 file instead of --text; - reads standard input", stdin=True)
     special: bool = knob(False, "let special tokens written in the text become ids")
 
 
@@ -179,7 +187,9 @@ class TokenizerDecode(Settings):
 
     tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a model or run folder", positional=True)
     ids: list[int] = knob([], "the ids, separated by spaces")
-    file: Path | None = knob(None, "a file of ids separated by white space, or a JSON list, instead of --ids")
+    file: Path | None = knob(
+        None, "a file of ids separated by white space, or a JSON list, instead of --ids", stdin=True
+    )
 
 
 class Pretrain(TokenizeSettings):
@@ -213,9 +223,10 @@ class Pretrain(TokenizeSettings):
     dropout_attention: float | None = knob(None, "dropout on attention weights", group="Model", ge=0, lt=1)
     dropout_shortcut: float | None = knob(None, "dropout before each shortcut is added", group="Model", ge=0, lt=1)
 
-    sampling: Literal["windows", "random"] = knob(
+    sampling: Literal["windows", "documents", "random"] = knob(
         "windows",
-        "windows: every window once an epoch, shuffled; random: offsets drawn anew for each sample",
+        "windows: every window once an epoch, shuffled; documents: the same, windows begin where documents begin; "
+        "random: offsets drawn anew for each sample",
         group="Batches",
     )
     stride: Positive | None = knob(
@@ -278,8 +289,10 @@ class Generate(Settings):
     """Continue a prompt."""
 
     model: str = knob("", "run folder, RUN/best, or model folder", positional=True)
-    prompt: str | None = knob(None, "the text to continue; - reads standard input; empty starts a new document")
-    prompts: Path | None = knob(None, "a file with one prompt per line; - reads standard input")
+    prompt: str | None = knob(
+        None, "the text to continue; - reads standard input; empty starts a new document", stdin=True
+    )
+    prompts: Path | None = knob(None, "a file with one prompt per line; - reads standard input", stdin=True)
     max_tokens: Positive = knob(200, "new tokens at most")
     temperature: float = knob(0.8, "0 is greedy; below 1 safer, above 1 wilder", ge=0)
     top_k: int = knob(0, "keep only the k most likely tokens; 0 keeps all", ge=0)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from groundup.errors import ModelError
 from groundup.model import build
 from groundup.model.config import FAMILIES, ModelConfig
-from groundup.model.gpt import attention, attention_by_hand, rotate, rotation_at
+from groundup.model.gpt import attention, attention_by_hand, rotate, rotation_at, visible
 
 SMALL = {"vocabulary": 40, "context": 16, "width": 24, "layers": 2, "heads": 4, "init": "torch", "tie": False}
 FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -80,6 +80,13 @@ def test_filler_gives_finite_gradients(family):
     padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])  # one row is nothing but filler
     model(tokens, padding=padding).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_filler_sees_itself_so_that_no_softmax_is_over_nothing():
+    """Some attention kernels answer an empty row with NaN, and NaN times 0 spreads to everyone in the backward pass."""
+    padding = torch.tensor([[False, False, True]])
+    mask = visible(torch.zeros(1, 3, dtype=torch.long), start=0, documents=None, padding=padding)
+    assert mask[0, 0].tolist() == [[True, False, False], [False, True, False], [False, False, True]]
 
 
 @FAMILY

@@ -165,6 +165,8 @@ def test_their_own_defaults_are_ours(family, tmp_path):
     ).eval()
     randomise(theirs, seed=4)
     config = model_config(written)
+    # Too small to show in the logits
+    assert config.norm_eps == getattr(theirs.config, "rms_norm_eps", getattr(theirs.config, "layer_norm_epsilon", None))
     ours = build(config).eval()
     ours.load_state_dict(from_hf(theirs.state_dict(), config))
     tokens = ids(config, 2, 11)

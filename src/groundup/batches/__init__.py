@@ -5,6 +5,17 @@ In: a flat array of ids. Out: `Batch`, the only thing a loss reads besides the m
 
 from groundup.batches.batch import Batch, Batches, next_token, pad
 from groundup.batches.loader import Loader, sequential
-from groundup.batches.windows import RandomWindows, Source, Windows
+from groundup.batches.windows import DocumentWindows, RandomWindows, Source, Windows
 
-__all__ = ["Batch", "Batches", "Loader", "RandomWindows", "Source", "Windows", "next_token", "pad", "sequential"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "DocumentWindows",
+    "Loader",
+    "RandomWindows",
+    "Source",
+    "Windows",
+    "next_token",
+    "pad",
+    "sequential",
+]

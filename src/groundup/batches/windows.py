@@ -55,6 +55,38 @@ class Windows:
         return _cut(self.tokens, np.asarray(indices) * self.stride, self.length)
 
 
+class DocumentWindows:
+    """Windows of `length` ids that begin where documents begin; raises DataError on short text.
+
+    documents (n,): where each starts. A window opens with the id before, the end-of-text of the document before: just so a
+    model begins when it is asked for a new document. A document longer than the length gets a window every `length` ids,
+    a shorter one is followed by what comes next, so no id is left out (nanochat aligns its rows for the same reason).
+
+    >>> windows = DocumentWindows(np.arange(10), np.array([0, 3, 5]), length=3)
+    >>> windows.rows(np.arange(len(windows))).tolist()
+    [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 8, 9]]
+    """
+
+    endless = False
+
+    def __init__(self, tokens: np.ndarray, documents: np.ndarray, *, length: int) -> None:
+        _check(tokens, length)
+        self.tokens, self.length = tokens, length
+        starts = np.maximum(np.asarray(documents, dtype=np.int64) - 1, 0)
+        sizes = np.diff(starts, append=len(tokens))
+        pieces = np.maximum(-(-sizes // length), 1)  # windows of each document
+        first = np.repeat(np.cumsum(pieces) - pieces, pieces)  # number of the first window of the same document
+        begins = np.repeat(starts, pieces) + (np.arange(pieces.sum()) - first) * length
+        self.starts = np.minimum(begins, len(tokens) - length - 1)  # the end of the text cuts no window
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def rows(self, indices: Numbers) -> Numbers:
+        """Window numbers (B,) -> ids (B, length + 1)."""
+        return _cut(self.tokens, self.starts[np.asarray(indices)], self.length)
+
+
 class RandomWindows:
     """Windows of `length` ids that start anywhere, drawn anew for each sample; raises DataError on short text.
 

@@ -20,10 +20,11 @@ from groundup.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Corpus:
-    """Ids (n,) to train on and to evaluate on, their tokenizer, a fingerprint of the data, and where it came from."""
+    """Ids (n,) to train on, where their documents start, ids to evaluate on; tokenizer, fingerprint and sources."""
 
     tokenizer: Tokenizer
     train: np.ndarray
+    documents: np.ndarray
     valid: np.ndarray
     fingerprint: str
     sources: list[str]
@@ -54,7 +55,9 @@ def _corpus(prepared: Prepared) -> Corpus:
     if not train.count:
         raise DataError(f"{prepared.folder} holds no training tokens", "give more text, or a smaller --validation")
     sources = [_describe(str(source["name"]), str(source["sha256"])) for source in prepared.sources[:100]]
-    return Corpus(prepared.tokenizer, train.tokens, valid, f"{train.header.crc32:08x}-{train.count}", sources)
+    return Corpus(
+        prepared.tokenizer, train.tokens, train.documents, valid, f"{train.header.crc32:08x}-{train.count}", sources
+    )
 
 
 def _describe(name: str, sha256: str) -> str:

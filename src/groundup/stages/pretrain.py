@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from groundup import journal, losses, optim
 from groundup import machine as machines
 from groundup import model as models
-from groundup.batches import Loader, RandomWindows, Windows
+from groundup.batches import DocumentWindows, Loader, RandomWindows, Source, Windows
 from groundup.errors import SettingsError, TokenizerError
 from groundup.evaluate import Score, each_token_once, evaluate
 from groundup.generate.stream import generate_text, start_ids
@@ -98,7 +97,7 @@ def _dry_run(settings: Pretrain) -> Preflight:
 def decide(settings: Pretrain, text: Corpus, machine: Machine) -> Decided:
     """Fill in everything that was left open, once: what a resumed run must not decide anew."""
     config = model_config(settings, text.tokenizer.vocabulary)
-    windows = len(_windows(settings, text.train, config.context))
+    windows = len(_windows(settings, text, config.context))
     width = config.width if isinstance(config, ModelConfig) else 128
     decided = plans.resolve(settings, windows=windows, context=config.context, width=width)
     return decided.replace(device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads)
@@ -118,7 +117,7 @@ def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramCon
 def prepare_job(settings: Decided, text: Corpus, machine: Machine) -> tuple[Job, Preflight]:
     """Build model, optimizer, batches and plan from decided settings, and check that they fit the machine."""
     config = model_config(settings, text.tokenizer.vocabulary)
-    source = _windows(settings, text.train, config.context)
+    source = _windows(settings, text, config.context)
     plan = plans.make(settings, windows=len(source))
     counts = (len(text.train), len(text.valid))
     memory = plans.check_memory(config, plan, machine)
@@ -152,10 +151,12 @@ def prepare_job(settings: Decided, text: Corpus, machine: Machine) -> tuple[Job,
     return job, checks
 
 
-def _windows(settings: Pretrain, tokens: np.ndarray, context: int) -> Windows | RandomWindows:
+def _windows(settings: Pretrain, text: Corpus, context: int) -> Source:
     if settings.sampling == "random":
-        return RandomWindows(tokens, length=context, seed=settings.seed)
-    return Windows(tokens, length=context, stride=settings.stride)
+        return RandomWindows(text.train, length=context, seed=settings.seed)
+    if settings.sampling == "documents":
+        return DocumentWindows(text.train, text.documents, length=context)
+    return Windows(text.train, length=context, stride=settings.stride)
 
 
 def _evaluator(settings: Decided, text: Corpus, plan: Plan, machine: Machine) -> Any:

@@ -8,7 +8,7 @@ In: a seed. Out: `stories` (texts without end), `story` (one by number), `tell` 
 True
 """
 
-from groundup.text.harbor.check import Verdict, check
-from groundup.text.harbor.tell import Event, Story, stories, story, tell
+from groundup.text.harbor.reader import Verdict, check
+from groundup.text.harbor.teller import Event, Story, stories, story, tell
 
 __all__ = ["Event", "Story", "Verdict", "check", "stories", "story", "tell"]

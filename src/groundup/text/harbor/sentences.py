@@ -103,8 +103,8 @@ def split(text: str) -> list[str]:
 def value_pattern() -> re.Pattern[str]:
     """One regular expression for everything that could be a value, longest first."""
     phrases = {form: sorted(owners(form)) for form in OWNED}  # before single words: "a toy boat" holds no other value
-    nouns = [*world.THINGS, *world.FOODS, *world.PETS, *world.MACHINES]
-    words = {"name": [each.name for each in world.PEOPLE], "pet": list(world.PET_NAMES)}
+    nouns = [noun for kind in ("thing", "food", "pet", "machine") for noun in world.groups()[kind]]
+    words = {"name": [each.name for each in world.PEOPLE], "pet": list(world.PETS.values())}
     words |= {"he": list(PRONOUNS), "He": [word.capitalize() for word in PRONOUNS]}
     groups = [
         *(f"(?P<{form}>{either(choices)})" for form, choices in phrases.items()),
@@ -123,7 +123,7 @@ def either(words: list[str]) -> str:
 def skeleton(text: str) -> tuple[str, list[Word]]:
     """The text with every possible value blanked, and what stood in the blanks.
 
-    >>> skeleton("She lent Odo an oar.")[0]
+    >>> skeleton("She lent Odo an umbrella.")[0]
     '<He> lent <name> <a noun>.'
     """
     words: list[Word] = []
@@ -243,7 +243,7 @@ def read(reading: Reading, words: list[Word], focus: str) -> tuple[dict[str, str
 @cache
 def members(kind: str) -> frozenset[str]:
     """All values of a kind."""
-    return frozenset(world.PLACES if kind == "place" else world.groups()[kind])
+    return frozenset(world.groups()[kind])
 
 
 @cache
@@ -259,8 +259,8 @@ def owners(form: str) -> dict[str, str]:
 def meaning(word: Word) -> str:
     """The value that a word of the text stands for; "" for a pronoun, which has none of its own.
 
-    >>> meaning(Word("a noun", "an oar")), meaning(Word("at place", "on the pier")), meaning(Word("job", "baker"))
-    ('oar', 'pier', 'Mira')
+    >>> meaning(Word("a noun", "an umbrella")), meaning(Word("at place", "on the pier")), meaning(Word("job", "baker"))
+    ('umbrella', 'pier', 'Mira')
     """
     kind = word.kind.split()[-1]
     if kind in ("he", "He"):

@@ -8,7 +8,7 @@ from groundup.text.harbor.sentences import act
 
 REPAIR = Plot(
     "repair",
-    roles="A B M X P=stands.M Q=home.B",
+    roles="A B:friend.A M X:owns.B P:stands.M Q:home.B",
     script="""title (dawn | | ) meet / fail lack (air | gull | | | | ) / visit[P=Q] lend race fix marvel / (
         restore[P=Q] | remain) coda""",
     acts=(
@@ -31,7 +31,7 @@ REPAIR = Plot(
             "{A} talked to it kindly, but what it needed was {a X}.",
         ),
         act(
-            "lend", "lacks X, lead A, at A P, at B P", "-lacks X, +has A X, +owner B X, +heading back",
+            "lend", "lacks X, owns B X, lead A, at A P, at B P", "-lacks X, +has A X, +owner B X, +heading back",
             "{B} gave {A} the {X} from under the bed.",
             "{B} had {a X}, and {A} promised to be nice to it.",
             "{B} had {a X} and gave it to {A}. \"But it bites,\" {he B} said.",
@@ -70,7 +70,7 @@ REPAIR = Plot(
 
 FOUNDLING = Plot(
     "foundling",
-    roles="A B N V P:shore Q=home.A R=home.B",
+    roles="A B:friend.A N V:pet.N P:shore.A Q:home.A R:home.B",
     script="""title (dawn | | ) meet / stray name bring (air | gull | | | | ) (
         cry visit[P=R] puzzle homesick[Q=P] / carry mother farewell
         | eat visit[P=R] beg keep / settle[P=R]) coda""",
@@ -81,13 +81,13 @@ FOUNDLING = Plot(
             "{A} finds {a N}",
         ),
         act(
-            "stray", "plot foundling, lead A, calm, at A _, about N, shore P", "-calm, +at A P, +stray N P",
+            "stray", "plot foundling, lead A, calm, at A _, about N, shore A P", "-calm, +at A P, +stray N P",
             "{At P} {he A} found a wet little {N}, all alone.",
             "Something sneezed {at P}, and {he A} found a very small {N}.",
             "{At P} a little {N} looked at {him A} as if {he A} were late.",
         ),
         act(
-            "name", "stray N P, lead A", "-stray N P, +called N V, +nest P",
+            "name", "stray N P, pet N V, lead A", "-stray N P, +called N V, +nest P",
             "{He A} named it {V}, because it looked like one.",
             "\"I will call you {V},\" said {A}, and the {N} sneezed.",
         ),
@@ -107,7 +107,7 @@ FOUNDLING = Plot(
             "{A} held up {V}, who was crying into a sock.",
         ),
         act(
-            "homesick", "cries V, asked, at A P, at B P, nest Q, shore Q", "-asked, +hint",
+            "homesick", "cries V, asked, at A P, at B P, nest Q", "-asked, +hint",
             "\"It wants its mother,\" said {B}, \"so go back to {Q}.\"",
             "\"Did you look for the mother {at Q}?\" asked {B}.",
         ),

@@ -8,7 +8,7 @@ from groundup.text.harbor.sentences import act
 
 BOTTLE = Plot(
     "bottle",
-    roles="A B C O P:shore Q=home.B R=home.C",
+    roles="A B:friend.A C:neighbour.A O:owns.A P:shore.A Q:home.B R:home.C",
     script="""title (dawn | | ) meet / find (old | | ) (
         lonely visit[P=Q] show admit / dance toes
         | wish carry / visit[P=Q] hand quirk? late
@@ -20,7 +20,7 @@ BOTTLE = Plot(
             "A letter for {A}",
         ),
         act(
-            "find", "plot bottle, lead A, calm, at A _, shore P", "-calm, +letter, +at A P, +found P",
+            "find", "plot bottle, lead A, calm, at A _, shore A P", "-calm, +letter, +at A P, +found P",
             "{At P} {he A} found a bottle with a letter in it.",
             "{At P} a bottle hit {him A} on the toe, and there was a letter in it.",
             "{At P} lay a green bottle, and in the bottle was a letter.",
@@ -58,14 +58,14 @@ BOTTLE = Plot(
             "{B} had waited twenty years, and it was worth every one of them.",
         ),
         act(
-            "wish", "letter, lead A, not from _", "+from B, +known B, +wish O, +errand",
+            "wish", "letter, lead A, owns A O, not from _", "+from B, +known B, +wish O, +errand",
             "\"For my birthday I would like {a O},\" said the letter. \"Your {B}.\"",
             "\"Dear sea,\" said the letter, \"please send me {a O}. Your {B}.\"",
         ),
         act(
             "carry", "wish O, lead A, not has _ O", "+has A O",
-            "It so happened that {A} had {a O}, and {he A} took it along.",
-            "So {A} ran home and came out with {a O} under {his A} arm.",
+            "Now, as it happened, {A} had {a O}, and {he A} took it along.",
+            "So {A} ran home and came out with {his A} {O} under {his A} arm.",
         ),
         act(
             "hand", "wish O, from B, has A O, at A P, at B P", "-wish O, +has B O, +new O, +late",
@@ -112,7 +112,7 @@ BOTTLE = Plot(
 
 PARTY = Plot(
     "party",
-    roles="A B C O F P:town Q=home.B R=home.C",
+    roles="A B:friend.A C:neighbour.A O:owns.A F:cooks.C P:spot.A Q:home.B R:home.C",
     script="""title (dawn | | ) meet / plan whisper[P=R] sad[P=Q] / lure surprise /
         (gift quirk? | cake bite?) joy coda""",
     acts=(
@@ -128,7 +128,8 @@ PARTY = Plot(
             "Today was {B}'s birthday. \"Not a word,\" said {A} to the cat.",
         ),
         act(
-            "whisper", "plan, lead A, home C P, not at C _, not brings _ _", "+known C, +at C P, +at A P, +brings C F",
+            "whisper", "plan, lead A, home C P, not at C _, cooks C F, not brings _ _",
+            "+known C, +at C P, +at A P, +brings C F",
             "{At P} {he A} whispered something to {C} the {job C}, who promised to bring {a F}.",
             "{He A} told {C} the {job C}, and {C} promised to bring {a F}.",
         ),
@@ -138,7 +139,7 @@ PARTY = Plot(
             "{At P} {B} the {job B} was {busy B}, all alone, and sighing.",
         ),
         act(
-            "lure", "guest B, lead A, sad B, town P, brings C _", "+at A P, +at C P, +called B P",
+            "lure", "guest B, lead A, sad B, spot A P, brings C _", "+at A P, +at C P, +called B P",
             "Then {A} sent a note to {B}: \"Come to {P}. There is a whale.\"",
             "\"Help!\" {A} wrote to {B}. \"Come to {P}.\"",
             "\"Come quickly to {P},\" {A} wrote to {B}. \"The cat is stuck.\"",
@@ -149,10 +150,10 @@ PARTY = Plot(
             "When {B} came to {P}, everybody sang, some of them the same song.",
         ),
         act(
-            "gift", "party, lead A, guest B, at A P, at B P, not has B _", "+has B O, +new O",
-            "{A} gave {B} {a O} with a ribbon on it.",
-            "In a big box from {A} there was a small box, and in the small box was {a O}.",
-            "From {A} there was {a O}, and {B} opened it with both hands.",
+            "gift", "party, lead A, guest B, owns A O, at A P, at B P, not has B _", "+has B O, +new O",
+            "{A} gave {B} {his A} own {O} with a ribbon on it.",
+            "In a big box from {A} there was a small box, and in it was {his A} own {O}.",
+            "From {A} there was {his A} own {O}, and {B} had to cry a little.",
         ),
         act(
             "cake", "party, brings C F, guest B", "-brings C F, -new _, +cake F",
@@ -182,7 +183,7 @@ PARTY = Plot(
 
 SOUP = Plot(
     "soup",
-    roles="A B C P:town Q=home.A",
+    roles="A B:friend.A C:neighbour.A P:spot.A Q:home.A",
     script="""title (dawn | | ) meet / cook leave salt (air | gull | | | ) again / back taste
         confess (sea | potatoes) coda""",
     acts=(
@@ -192,7 +193,7 @@ SOUP = Plot(
             "The soup of {A}",
         ),
         act(
-            "cook", "plot soup, lead A, calm, at A _, town P", "-calm, +soup P, +at A P",
+            "cook", "plot soup, lead A, calm, at A _, spot A P", "-calm, +soup P, +at A P",
             "For the festival {he A} was cooking soup {at P}.",
             "Today was the festival, and {at P} {he A} was cooking soup for everybody.",
             "{At P} {he A} was cooking soup in a pot as big as a boat.",
@@ -247,11 +248,9 @@ SOUP = Plot(
 
 GHOST = Plot(
     "ghost",
-    roles="A B C O P:town Q=home.B",
-    script="""title (dawn | | ) meet / (
-        howl react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) singer shy concert
-        | stamp react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) dancer shy ball
-        | knock react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) builder bed) coda""",
+    roles="A B:friend.A C:neighbour.A O:owns.B P:spot.A Q:home.B",
+    script="""title (dawn | | ) meet / noise react? visit[P=Q] dare (brave quirk? | | ) / creep (gull | | | ) (
+        singer shy concert | dancer shy ball | builder bed) coda""",
     acts=(
         act(
             "title", "start", "+plot ghost, +lead A, +known A",
@@ -259,20 +258,10 @@ GHOST = Plot(
             "The night {A} met a ghost",
         ),
         act(
-            "howl", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound howl, +worried A, +errand",
-            "Every night for a week {he A} had heard a terrible howl from {P}.",
-            "All night there had been a howl from {P}, and {he A} had not slept at all.",
-            "Last night {he A} had heard somebody howl {at P}, and it was not the wind.",
-        ),
-        act(
-            "stamp", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound feet, +worried A, +errand",
-            "Every night for a week {he A} had heard heavy feet {at P}.",
-            "Last night {he A} had heard feet {at P}, one, two, three, one, two, three.",
-        ),
-        act(
-            "knock", "plot ghost, lead A, calm, at A _, town P", "-calm, +haunted P, +sound knock, +worried A, +errand",
-            "Every night for a week {he A} had heard a knock, knock, knock from {P}.",
-            "Last night {he A} had heard something knock {at P}, and there was no door.",
+            "noise", "plot ghost, lead A, calm, at A _, spot A P", "-calm, +haunted P, +worried A, +errand",
+            "Every night for a week {he A} had heard a terrible noise from {P}.",
+            "All night there had been a noise {at P}, and {he A} had not slept at all.",
+            "Last night {he A} had heard something {at P}, and it was not the wind.",
         ),
         act(
             "dare", "haunted P, lead A, at A Q, at B Q", "-worried A, +dared",
@@ -280,9 +269,9 @@ GHOST = Plot(
             "\"Will you come to {P} with me tonight?\" asked {A}. \"After you,\" said {B}.",
         ),
         act(
-            "brave", "dared, haunted P, lead A, known B, at B Q, at A Q, not has _ O", "+has B O, +new O",
-            "{B} took {a O} along, to be safe.",
-            "For the ghost {B} packed {a O}.",
+            "brave", "dared, haunted P, lead A, known B, owns B O, at B Q, at A Q, not has _ O", "+has B O, +new O",
+            "{B} took {his B} {O} along, to be safe.",
+            "For the ghost {B} packed {his B} {O}.",
         ),
         act(
             "creep", "dared, haunted P, lead A, at B Q, at A Q, not has B _", "-dared, +at A P, +at B P, +dark",
@@ -296,20 +285,20 @@ GHOST = Plot(
             "At midnight they went to {P}, first the {O}, then {B}, then {A}.",
         ),
         act(
-            "singer", "dark, haunted P, sound howl, at A P, not at C _",
-            "-dark, -sound howl, +known C, +at C P, +art song",
+            "singer", "dark, haunted P, at A P, not at C _",
+            "-dark, +known C, +at C P, +art song",
             "It was no ghost. It was {C} the {job C}, singing to the moon.",
             "{At P} stood {C} the {job C}, singing, and the owls were leaving.",
         ),
         act(
-            "dancer", "dark, haunted P, sound feet, at A P, not at C _",
-            "-dark, -sound feet, +known C, +at C P, +art dance",
+            "dancer", "dark, haunted P, at A P, not at C _",
+            "-dark, +known C, +at C P, +art dance",
             "It was no ghost. It was {C} the {job C}, dancing with a broom.",
             "{At P} they saw {C} the {job C}, teaching a gull to dance.",
         ),
         act(
-            "builder", "dark, haunted P, sound knock, at A P, not at C _",
-            "-dark, -sound knock, +known C, +at C P, +bed",
+            "builder", "dark, haunted P, at A P, not at C _",
+            "-dark, +known C, +at C P, +bed",
             "It was no ghost. It was {C} the {job C}, building a bed for the cat.",
             "{At P} they saw {C} the {job C}, building a very small bed.",
         ),

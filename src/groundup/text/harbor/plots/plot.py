@@ -2,7 +2,8 @@
 
 In: three short texts per plot. Out: `Plot`, with `cast` (draw the roles) and `steps` (draw one way through the script).
 
-Roles, drawn in order: `A B:sailor P=home.A R:shore` draws a person, a different one who sails, where A lives, a shore.
+Roles, drawn in order: `A B:sailor P:home.A O:owns.B` draws a person, a different one who sails, the place where A lives
+and the thing that B owns.
 Script: names of acts in order; `name?` is left out half of the time, `(a b | c | )` takes one way at random, `/` begins
 a paragraph, `visit[B=C P=Q]` plays an act with C in the part of B and Q in the part of P. Only the writer knows the
 scripts: the checker holds a story against what its acts need.
@@ -11,7 +12,7 @@ scripts: the checker holds a story against what its acts need.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from random import Random
 from typing import TypeVar
 
@@ -42,12 +43,9 @@ class Plot:
         """Draw a value for every role; no value is drawn twice."""
         binding: dict[str, str] = {}
         for role in self.roles.split():
-            letter, known = role[0], role[2:]
-            if "." in known:
-                binding[letter] = looked_up(known, binding)
-                continue
-            group = world.groups()[known or world.KINDS[letter]]
-            binding[letter] = pick(rng, [value for value in group if value not in binding.values()])
+            letter, relation, other = re.fullmatch(r"(\w):?(\w*)\.?(\w*)", role).groups()  # type: ignore[union-attr]
+            choices = related(relation, binding[other]) if other else world.groups()[relation or world.KINDS[letter]]
+            binding[letter] = pick(rng, [value for value in choices if value not in binding.values()])
         return binding
 
     @cached_property
@@ -60,11 +58,14 @@ class Plot:
         return list(walk(self.tree, rng))
 
 
-def looked_up(known: str, binding: dict[str, str]) -> str:
-    """The value of "home.A" (where A lives) or "stands.M" (where machine M stands)."""
-    relation, letter = known.split(".")
-    value = binding[letter]
-    return world.person(value).home if relation == "home" else world.MACHINES[value]
+@cache
+def related(relation: str, value: str) -> tuple[str, ...]:
+    """What is related to a value in the standing facts.
+
+    >>> related("home", "Mira"), related("owns", "Odo")
+    (('bakery',), ('lantern',))
+    """
+    return tuple(sorted(fact[2] for fact in world.standing_facts() if fact[:2] == (relation, value)))
 
 
 def parse(tokens: list[str]) -> list:

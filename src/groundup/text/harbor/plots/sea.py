@@ -8,7 +8,7 @@ from groundup.text.harbor.sentences import act
 
 STORM = Plot(
     "storm",
-    roles="A:sailor B:land P=home.B",
+    roles="A:sailor B:friend.A P:home.B",
     script="""title meet / sail turn wait / run (sleep wake | oil fetch | nest carry) light / home knees? coda""",
     acts=(
         act(
@@ -95,8 +95,8 @@ STORM = Plot(
 
 RACE = Plot(
     "race",
-    roles="A:sailor B:sailor",
-    script="""title (dawn | | ) meet / boast (plates | song | kiss) / off front (gull | | | ) (
+    roles="A:sailor B:neighbour.A",
+    script="""title (dawn | | ) meet / boast plates / off front (gull | | | ) (
         stuck rope tie / both | stop passed win[A=B B=A] / pay | win / pay[A=B B=A]) coda""",
     acts=(
         act(
@@ -113,16 +113,6 @@ RACE = Plot(
             "plates", "bet, not terms _", "-bet, +terms plates",
             "So there was a race, and the loser had to wash all the plates.",
             "They made a bet: the loser would wash all the plates in town.",
-        ),
-        act(
-            "song", "bet, not terms _", "-bet, +terms song",
-            "So there was a race, and the loser had to sing for the whole town.",
-            "They made a bet: the loser would sing for the whole town.",
-        ),
-        act(
-            "kiss", "bet, not terms _", "-bet, +terms kiss",
-            "So there was a race, and the loser had to kiss a cod.",
-            "They made a bet: the loser would kiss a cod.",
         ),
         act(
             "off", "terms _, lead A, rival B, at A pier, at B pier", "-at A _, -at B _, +racing",
@@ -173,33 +163,15 @@ RACE = Plot(
             "{A} washed plates until it was morning.",
         ),
         act(
-            "pay", "terms song, owes A, not both", "-terms song, -owes A, +done",
-            "So {A} sang for the whole town, and the dogs helped.",
-            "{A} sang all nine verses, and the whole town asked {him A} to stop.",
-        ),
-        act(
-            "pay", "terms kiss, owes A, not both", "-terms kiss, -owes A, +done",
-            "So {A} kissed a cod, and the cod was not pleased.",
-            "{A} shut {his A} eyes and kissed the cod, and the cod fainted.",
-        ),
-        act(
             "both", "terms plates, both, owes A, owes B", "-terms plates, -owes A, -owes B, +done",
             "That night both of them washed the plates, {A} the big ones and {B} the small ones.",
-        ),
-        act(
-            "both", "terms song, both, owes A, owes B", "-terms song, -owes A, -owes B, +done",
-            "That night both of them sang for the town, {A} the high notes and {B} the low ones.",
-        ),
-        act(
-            "both", "terms kiss, both, owes A, owes B", "-terms kiss, -owes A, -owes B, +done",
-            "That night both of them kissed the cod, {A} on the left side and {B} on the right.",
         ),
     ),
 )  # fmt: skip
 
 FISH = Plot(
     "fish",
-    roles="A:sailor B:land O",
+    roles="A:sailor B:friend.A O:owns.B",
     script="""title (dawn | | ) meet / vow drowned quirk? / bite (pull | | ) catch / hand tease coda""",
     acts=(
         act(
@@ -213,7 +185,7 @@ FISH = Plot(
             "On the pier {he A} told {B} the {job B}: \"Today I will catch a fish like a house.\"",
         ),
         act(
-            "drowned", "vow, lead A, at A pier, at B pier, known B", "-vow, +sunk O, +owner B O, +new O, +wish B",
+            "drowned", "vow, lead A, at A pier, at B pier, owns B O", "-vow, +sunk O, +owner B O, +new O, +wish B",
             "\"Then bring back my {O},\" said {B}. \"It fell off the pier ten years ago.\"",
             "\"If you see my {O} down there, say hello,\" said {B}, who had lost it at sea.",
         ),

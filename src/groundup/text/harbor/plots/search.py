@@ -1,4 +1,4 @@
-"""Plots about things: lost and found, a long trade, a theft.
+"""Plots about things: lost and found, a trade, a theft.
 
 In: nothing. Out: `PLOTS`. How to read a plot: see `Plot` in `plots/__init__.py`.
 """
@@ -8,7 +8,7 @@ from groundup.text.harbor.sentences import act
 
 LOST = Plot(
     "lost",
-    roles="A B O P:place Q=home.B R:shore",
+    roles="A B:friend.A O:owns.A P:spot.A Q:home.B",
     script="""title (dawn | | ) meet / lose quirk? (
         recall look (air | gull | | | ) / visit[P=Q] ask[P=Q] found[R=P] / give thanks
         | react? visit[P=Q] ask / cat chase nap / (thanks | praise) shelf?
@@ -20,7 +20,7 @@ LOST = Plot(
             "Where is {A}'s {O}?",
         ),
         act(
-            "lose", "plot lost, lead A, about O, calm, at A _",
+            "lose", "plot lost, lead A, about O, owns A O, calm, at A _",
             "-calm, +lost O, +owner A O, +worried A, +new O, +errand",
             "This morning {his A} {O} was gone, and it was not under the cat.",
             "Today {he A} looked for {his A} {O}, high and low, and it was gone.",
@@ -29,7 +29,7 @@ LOST = Plot(
             "Then {he A} saw that {his A} {O} was missing.",
         ),
         act(
-            "recall", "plot lost, lead A, lost O", "+maybe P, +maybe Q, -new O, -worried A",
+            "recall", "plot lost, lead A, lost O, spot A P, home B Q", "+maybe P, +maybe Q, -new O, -worried A",
             "The day before, {he A} had taken the {O} to {P} and to {Q}.",
             "Yesterday {he A} had used the {O} {at P}, and later {at Q}.",
         ),
@@ -68,14 +68,15 @@ LOST = Plot(
             "\"You are a good friend,\" said {A}, and gave {B} {gift A}.",
         ),
         act(
-            "cat", "asked B, lost O", "-asked B, +trail R",
-            "\"This morning Admiral the cat was pulling something to {R},\" said {B}.",
-            "\"Ask the cat,\" said {B}. \"I saw him go to {R} with something heavy.\"",
+            "cat", "asked B, lost O", "-asked B, +trail dunes",
+            "\"This morning Admiral the cat was pulling something to the dunes,\" said {B}.",
+            "\"Ask the cat,\" said {B}. \"I saw him go to the dunes with something heavy.\"",
         ),
         act(
-            "chase", "plot lost, lead A, trail R, shore R, at A P, at B P", "-trail R, +at A R, +at B R, +caught",
-            "So {A} and {B} ran to {R} together.",
-            "Off to {R} went {A}, and {B} went too, to see the fun.",
+            "chase", "plot lost, lead A, trail dunes, at A P, at B P",
+            "-trail dunes, +at A dunes, +at B dunes, +caught",
+            "So {A} and {B} ran to the dunes together.",
+            "Off to the dunes went {A}, and {B} went too, to see the fun.",
         ),
         act(
             "nap", "caught, lost O, lead A", "-caught, -lost O, +has A O, +solved",
@@ -108,37 +109,36 @@ LOST = Plot(
 
 TRADE = Plot(
     "trade",
-    roles="A B C O X Y P=home.B Q=home.C",
-    script="""title (dawn | | ) meet / want (
-        quirk? (air | gull | | | ) visit price / own swap
-        | quirk visit price / own swap
-        | visit price / hint visit[B=C P=Q] price[B=C O=X X=Y] own[X=Y] swap[B=C O=X X=Y] return swap sum?
-        ) / joy coda""",
+    roles="A B:friend.A C:neighbour.A O:owns.B X:owns.A Y:owns.C P:home.B Q:home.C",
+    script="""title (dawn | | ) meet / want quirk? (
+        visit price / own swap / (joy | miss undo)
+        | visit price / own swap / (joy | miss undo)
+        | visit price[X=Y] / hint[X=Y] visit[B=C P=Q] price[B=C O=Y] / own swap[B=C O=Y] return swap[X=Y] joy
+        ) coda""",
     acts=(
         act(
-            "title", "start", "+plot trade, +lead A, +known A, +about O",
-            "{A} wants {a O}",
-            "{A} and the long way to {a O}",
+            "title", "start", "+plot trade, +lead A, +known A, +known B, +about O, +of B",
+            "{A} wants {B}'s {O}",
+            "{A} dreams of {B}'s {O}",
         ),
         act(
-            "want", "plot trade, lead A, about O, calm, at A _", "-calm, +wants A O, +errand, +new O",
-            "More than anything in the world {he A} wanted {a O}.",
-            "{He A} had everything but {a O}.",
-            "Only one thing was missing in {his A} life, and that was {a O}.",
-            "All night {he A} had dreamed of {a O}.",
+            "want", "plot trade, lead A, of B, owns B O, about O, calm, at A _", "-calm, +wants A O, +errand, +new O",
+            "More than anything in the world {he A} wanted {B}'s {O}.",
+            "{He A} had everything but {B}'s {O}.",
+            "All night {he A} had dreamed of {B}'s {O}.",
         ),
         act(
-            "price", "plot trade, wants A O, lead A, at A P, at B P, not has _ O", "+has B O, +wants B X, +wants A X",
-            "{B} had {a O}. \"You can have it,\" {he B} said, \"if you bring me {a X}.\"",
-            "\"I have {a O},\" said {B}, \"but I will only give it away for {a X}.\"",
+            "price", "plot trade, wants A O, lead A, owns B O, at A P, at B P, not has _ O",
+            "+has B O, +wants B X, +wants A X, -new _",
+            "\"You can have my {O},\" said {B}, \"if you bring me {a X}.\"",
+            "\"I will only give my {O} away for {a X},\" said {B}.",
             "\"My {O} for {a X},\" said {B}, and that was that.",
         ),
         act(
-            "own", "plot trade, wants A X, lead A, not has _ X", "+has A X",
-            "As luck would have it, {he A} had {a X} in {his A} bag.",
-            "Now, as it happened, {A} was sitting on {a X}.",
-            "{He A} looked in {his A} bag, and there was {a X}.",
-            "{He A} laughed, because under {his A} coat {he A} had {a X}.",
+            "own", "plot trade, wants A X, owns A X, lead A, not has _ X", "+has A X",
+            "As luck would have it, {he A} had {his A} {X} with {him A}.",
+            "Now, as it happened, {A} was sitting on {his A} {X}.",
+            "{He A} laughed, because {he A} had {his A} {X} under {his A} coat.",
         ),
         act(
             "swap", "plot trade, wants A O, wants B X, has A X, has B O, at A P, at B P",
@@ -148,27 +148,33 @@ TRADE = Plot(
             "{B} hugged the {X} and gave the {O} to {A}.",
         ),
         act(
-            "hint", "plot trade, wants A X, lead A, at A P, at B P, wants B X, not has _ X", "+errand, +heading back",
-            "{A} had no {X}, but {he A} knew somebody who did.",
-            "{A} had no {X}. \"Wait here,\" {he A} told {B}.",
-        ),
-        act(
-            "sum", "plot trade, about O, has A O, has B X, has C Y, lead A", "+told",
-            "So {A} had the {O}, {B} had the {X}, {C} had the {Y}, and all was well.",
+            "hint", "plot trade, wants A X, owns C X, lead A, at A P, at B P, wants B X, not has _ X",
+            "+errand, +heading back, +known C",
+            "{A} had no {X}, but {C} had one.",
+            "\"{C} has one,\" said {A}. \"Wait here.\"",
         ),
         act(
             "joy", "plot trade, lead A, about O, has A O, not wants A _", "+done",
             "{A} danced home with the {O}.",
             "{A} showed the {O} to everybody, even to the gulls.",
             "All the way home {A} held the {O} like a baby.",
-            "\"It was worth every step,\" {A} told the {O}.",
+        ),
+        act(
+            "miss", "plot trade, lead A, about O, has A O, has B X, owns A X, at B _", "+sorry",
+            "But that night {A} missed the {X}, and {B} missed the {O}.",
+            "But {A} could not sleep without the {X}, and {B} could not sleep without the {O}.",
+        ),
+        act(
+            "undo", "sorry, lead A, has A O, has B X, owns A X, owns B O", "-sorry, +has A X, +has B O, +done",
+            "So {A} took back the {X}, {B} took back the {O}, and they had tea.",
+            "At midnight they met, and {A} got the {X} back, and {B} the {O}.",
         ),
     ),
 )  # fmt: skip
 
 THEFT = Plot(
     "theft",
-    roles="A B F P=home.B R:shore",
+    roles="A B:friend.A F:cooks.A P:home.B",
     script="""title (dawn | | ) meet / bake gone react? (air | gull | | | | ) (
         suspect alibi paws / track kittens | suspect alibi feather / track gulls | suspect / chin confess
         ) second / coda""",
@@ -179,7 +185,7 @@ THEFT = Plot(
             "{A} and the stolen {F}",
         ),
         act(
-            "bake", "plot theft, lead A, about F, calm, at A _", "-calm, +made F",
+            "bake", "plot theft, lead A, about F, cooks A F, calm, at A _", "-calm, +made F",
             "Today {he A} had made {a F} and put it by the window.",
             "For dinner {he A} had {a F}, and it smelled of heaven.",
             "{He A} put {a F} by the open window, only for a minute.",
@@ -206,19 +212,24 @@ THEFT = Plot(
             "\"Me?\" said {B}. \"I never eat {F} while I am {busy B}.\"",
         ),
         act(
-            "paws", "alibi B, stolen F", "-alibi B, +clue cat, +trail R",
-            "Then {B} pointed to small wet paw prints, and they went to {R}.",
-            "On the ground there were small wet paw prints, all the way to {R}.",
+            "paws", "alibi B, stolen F", "-alibi B, +clue cat",
+            "Then {B} pointed to small wet paw prints, and they went to the dunes.",
+            "On the ground there were small wet paw prints, all the way to the dunes.",
         ),
         act(
-            "feather", "alibi B, stolen F", "-alibi B, +clue gull, +trail R",
-            "Then a white feather came flying, and then another, from {R}.",
-            "Then {B} found white feathers and crumbs, all the way to {R}.",
+            "feather", "alibi B, stolen F", "-alibi B, +clue gull",
+            "Then a white feather came flying, and then another, from the rocks.",
+            "Then {B} found white feathers and crumbs, all the way to the rocks.",
         ),
         act(
-            "track", "plot theft, lead A, at A P, at B P, trail R, shore R", "-trail R, +at A R, +at B R, +near",
-            "{A} and {B} crept to {R} without a sound.",
-            "So {A} and {B} ran to {R} together.",
+            "track", "plot theft, lead A, at A P, at B P, clue cat", "+at A dunes, +at B dunes, +near",
+            "{A} and {B} crept to the dunes without a sound.",
+            "So {A} and {B} ran to the dunes together.",
+        ),
+        act(
+            "track", "plot theft, lead A, at A P, at B P, clue gull", "+at A rocks, +at B rocks, +near",
+            "{A} and {B} crept to the rocks without a sound.",
+            "So {A} and {B} ran to the rocks together.",
         ),
         act(
             "kittens", "clue cat, near, stolen F", "-near, -clue cat, -stolen F, +guilty cat",

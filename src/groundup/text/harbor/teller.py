@@ -1,4 +1,4 @@
-"""Writes stories: draw a plot, roles and a way through the script, then put every act into words.
+"""Tells stories: draw a plot, roles and a way through the script, then put every act into words.
 
 In: a seed and a number. Out: `Story`, the text and what happened in it. The same seed and number give the same story on
 every machine, and any story can be had without those before it.
