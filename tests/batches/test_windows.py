@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from groundup.batches import RandomWindows, Windows, sequential
+from groundup.batches import DocumentWindows, RandomWindows, Windows, sequential
 from groundup.batches.windows import hashed
 from groundup.errors import DataError, SettingsError
 
@@ -200,3 +200,27 @@ def test_random_starts_are_uniform_and_reach_both_ends():
     assert len(counts) == 16
     chi_square = ((counts - 1000) ** 2 / 1000).sum()
     assert 3 < chi_square < 40  # 15 degrees of freedom: outside about once in 2,000 seeds
+
+
+def test_document_windows_by_hand():
+    """Documents of 3, 2 and 8 ids: two fit one window of 4, the third takes two, and the last is moved into the text."""
+    tokens, documents = np.arange(13), np.array([0, 3, 5])
+    windows = DocumentWindows(tokens, documents, length=4)
+    assert windows.rows(np.arange(len(windows))).tolist() == [
+        [0, 1, 2, 3, 4],
+        [2, 3, 4, 5, 6],  # opens with the id before the document: its end-of-text
+        [4, 5, 6, 7, 8],
+        [8, 9, 10, 11, 12],
+        [8, 9, 10, 11, 12],
+    ]
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=20), st.integers(1, 12))
+def test_document_windows_leave_no_id_out(sizes, length):
+    starts = np.cumsum([0, *sizes])
+    tokens = np.arange(starts[-1])
+    assume(len(tokens) > length)
+    windows = DocumentWindows(tokens, starts[:-1], length=length)
+    rows = windows.rows(np.arange(len(windows)))
+    assert set(rows[:, 1:].flatten()) == set(range(1, len(tokens)))
+    assert all(start - 1 in rows[:, 0] for start in starts[1:-1] if start - 1 + length < len(tokens))

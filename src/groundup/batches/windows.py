@@ -58,9 +58,9 @@ class Windows:
 class DocumentWindows:
     """Windows of `length` ids that begin where documents begin; raises DataError on short text.
 
-    documents (n,): where each starts. A window opens with the id before, the end-of-text of the document before: just so a
-    model begins when it is asked for a new document. A document longer than the length gets a window every `length` ids,
-    a shorter one is followed by what comes next, so no id is left out (nanochat aligns its rows for the same reason).
+    documents (n,): where each starts. A window opens with the id before, the end-of-text of the document before: just
+    so a model begins when it is asked for a new document. A document longer than the length gets a window every
+    `length` ids, a shorter one is followed by what comes next, so no id is left out.
 
     >>> windows = DocumentWindows(np.arange(10), np.array([0, 3, 5]), length=3)
     >>> windows.rows(np.arange(len(windows))).tolist()

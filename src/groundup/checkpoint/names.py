@@ -67,6 +67,7 @@ class Pair(NamedTuple):
 
     @property
     def transposed(self) -> bool:
+        """True where the file holds the matrix the other way round (GPT-2's Conv1D)."""
         return self.theirs[0].endswith(TRANSPOSED)
 
 
