@@ -203,7 +203,7 @@ def test_random_starts_are_uniform_and_reach_both_ends():
 
 
 def test_document_windows_by_hand():
-    """Documents of 3, 2 and 8 ids: two fit one window of 4, the third takes two, and the last is moved into the text."""
+    """Documents of 3, 2 and 8 ids: two fit one window of 4, the third needs more, the last of them moved back."""
     tokens, documents = np.arange(13), np.array([0, 3, 5])
     windows = DocumentWindows(tokens, documents, length=4)
     assert windows.rows(np.arange(len(windows))).tolist() == [
