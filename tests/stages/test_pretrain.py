@@ -260,6 +260,14 @@ def test_budgets_become_steps(text, tmp_path, budget):
     assert read_toml(tmp_path / "run" / "settings.toml")["steps"] == 10
 
 
+def test_a_refused_run_leaves_its_folder_free(text, tmp_path):
+    for wrong in ({"data": ["no/such.txt"]}, {"size": "7m"}, {"width": 15}, {"batch": 4, "micro_batch": 3}):
+        with pytest.raises(UserError):
+            pretrain.run(Pretrain.create(**{"data": [str(text)], "out": tmp_path / "run"} | SMALL | wrong))
+        assert not (tmp_path / "run").exists()
+    pretrain.run(settings(text, tmp_path / "run", steps=1))
+
+
 def test_two_budgets_are_one_too_many(text, tmp_path):
     with pytest.raises(SettingsError, match="--steps and --tokens"):
         pretrain.run(settings(text, tmp_path / "run", tokens=5))

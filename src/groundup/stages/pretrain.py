@@ -5,6 +5,7 @@ In: `settings.Pretrain`. Out: a run folder, and `Result`, its figures.
 
 import dataclasses
 import shlex
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from groundup import journal, losses, optim
 from groundup import machine as machines
 from groundup import model as models
 from groundup.batches import DocumentWindows, Loader, RandomWindows, Source, Windows
-from groundup.errors import SettingsError, TokenizerError
+from groundup.errors import SettingsError, TokenizerError, UserError
 from groundup.evaluate import Score, each_token_once, evaluate
 from groundup.generate.stream import generate_text, start_ids
 from groundup.machine import Machine
@@ -68,8 +69,24 @@ def run(settings: Pretrain) -> Result | Preflight:
         raise SettingsError("no run folder was given", "add --out runs/NAME")
     if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
         return _dry_run(settings)
+    fresh = not settings.out.exists()
     asked, planned = runs.open_run(settings.out, settings)
-    text = corpus.read(asked, folder=settings.out / "data")
+    try:
+        job, checks, decided = _ready(asked, settings.out, planned)
+    except UserError:
+        if fresh:  # nothing but our own preparations: a corrected command must find its folder free
+            shutil.rmtree(settings.out)
+        raise
+    if settings.dry_run:
+        return checks
+    runs.write_settings(decided.out, decided)
+    print(describe(checks), file=sys.stderr)
+    return _result(decided.out, checks, fit(job))
+
+
+def _ready(asked: Pretrain, out: Path, planned: int) -> tuple[Job, Preflight, Decided]:
+    """Everything up to the first step: text, machine, decisions, model; nothing in it trains."""
+    text = corpus.read(asked, folder=out / "data")
     machine = machines.choose(device=asked.device, dtype=asked.dtype, threads=asked.threads)
     decided = decide(asked, text, machine)
     if decided.steps < planned:
@@ -78,11 +95,7 @@ def run(settings: Pretrain) -> Result | Preflight:
             "a resumed run may only get more",
         )
     job, checks = prepare_job(decided, text, machine)
-    if settings.dry_run:
-        return checks
-    runs.write_settings(decided.out, decided)
-    print(describe(checks), file=sys.stderr)
-    return _result(decided.out, checks, fit(job))
+    return job, checks, decided
 
 
 def _dry_run(settings: Pretrain) -> Preflight:
