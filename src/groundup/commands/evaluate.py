@@ -15,8 +15,8 @@ from groundup.batches.batch import Batch
 from groundup.checkpoint import folder
 from groundup.errors import SettingsError
 from groundup.evaluate import each_token_once, evaluate
-from groundup.generate import config_of
 from groundup.journal import Progress
+from groundup.model import config_of
 from groundup.settings import Evaluate
 from groundup.text.read import sources
 from groundup.tokens.prepare import tokenize

@@ -14,7 +14,8 @@ from groundup import machine as machines
 from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import DataError, SettingsError
-from groundup.generate import Delta, Sampler, config_of, write
+from groundup.generate import Delta, Sampler, write
+from groundup.model import config_of
 from groundup.settings import Generate
 
 Emit = Callable[[str], None]

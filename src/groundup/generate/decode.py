@@ -6,15 +6,14 @@ In: a model, prompts as lists of ids, a `Sampler`. Out: a stream of `Step`, one 
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from groundup.errors import ModelError
 from groundup.generate.sample import Sampler, finest, number_copies, uniforms
+from groundup.model import config_of
 from groundup.model.cache import Cache
-from groundup.model.config import BigramConfig, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,6 @@ def generate_by_hand(model: nn.Module, prompt: Sequence[int], *, max_tokens: int
         seen[0, ids] = True
         ids.append(int(sampler.choose(logits[:, -1], luck[:, number], seen)))
     return ids[len(prompt) :]
-
-
-def config_of(model: nn.Module) -> ModelConfig | BigramConfig:
-    """What a network was built from, with its type: for torch every attribute of a module is a tensor or a module.
-
-    >>> from groundup.model import build
-    >>> config_of(build(BigramConfig(vocabulary=9, context=4))).context
-    4
-    """
-    return cast("ModelConfig | BigramConfig", model.config)
 
 
 class _Text:

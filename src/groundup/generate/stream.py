@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from groundup.errors import SettingsError, TokenizerError
-from groundup.generate.decode import Step, config_of, generate
+from groundup.generate.decode import Step, generate
 from groundup.generate.sample import Sampler, number_copies
+from groundup.model import config_of
 from groundup.tokens.tokenizer import Tokenizer
 
 CACHE_BYTES = 2**30  # keys and values of all rows that are written at once
