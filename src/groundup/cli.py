@@ -89,6 +89,11 @@ COMMANDS = {
     "evaluate": Command(
         settings.Evaluate, "groundup.commands.evaluate", ("groundup evaluate runs/letters --data other.txt",)
     ),
+    "report": Command(
+        settings.Report,
+        "groundup.commands.report",
+        ("groundup report runs/letters --open", "groundup report runs/a runs/b --out both.html"),
+    ),
     "info": Command(
         settings.Info,
         "groundup.commands.info",

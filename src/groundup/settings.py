@@ -29,7 +29,7 @@ def knob(
 
 Positive = Annotated[int, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Dtype = Literal["auto", "fp32", "bf16"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Family = Literal["gpt2", "llama", "qwen3", "bigram"]
 Span = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]?$")]  # "500" steps, "90s", "2m", "1.5h"
 
@@ -123,9 +123,13 @@ class TextSettings(Settings):
     """What every command that reads text shares."""
 
     data: list[str] = knob(
-        [], "files, folders, globs, or catalog names (the-verdict, tinyshakespeare, harbor ...)", group="Text"
+        [],
+        "files, folders, globs, catalog names (tinyshakespeare, harbor, gutenberg ...), or gutenberg:FOLDER",
+        group="Text",
     )
-    field: str = knob("text", "which field of .jsonl and .csv rows holds the text", group="Text")
+    field: str = knob(
+        "text", "which field of .jsonl and .csv rows, or column of .parquet, holds the text", group="Text"
+    )
 
 
 class TokenizeSettings(TextSettings):
@@ -144,6 +148,9 @@ class TokenizeSettings(TextSettings):
         "auto",
         "validation = the last part of the text, or whole documents; auto: documents when there are many",
         group="Tokens",
+    )
+    workers: Positive | None = knob(
+        None, "processes that encode; by default one per core (at most 4), and one for a small text", group="Tokens"
     )
 
 
@@ -196,8 +203,9 @@ class Pretrain(TokenizeSettings):
     """Train a model from text: tokenize, train, evaluate, save."""
 
     may_change_on_resume: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "tokens", "epochs", "resume", "dry_run", "save_every", "keep", "log_every"}
-        | {"eval_every", "eval_tokens", "sample_every", "sample_prompt", "sample_tokens"}
+        {"steps", "tokens", "epochs", "minutes", "resume", "dry_run", "save_every", "async_save", "keep", "log_every"}
+        | {"eval_every", "eval_tokens", "sample_every", "sample_prompt", "sample_tokens", "tracker", "workers"}
+        | {"micro_batch", "recompute"}  # what a run that ran out of memory must be able to lower
     )
 
     out: Path | None = knob(None, "run folder", group="Output")
@@ -223,10 +231,11 @@ class Pretrain(TokenizeSettings):
     dropout_attention: float | None = knob(None, "dropout on attention weights", group="Model", ge=0, lt=1)
     dropout_shortcut: float | None = knob(None, "dropout before each shortcut is added", group="Model", ge=0, lt=1)
 
-    sampling: Literal["windows", "documents", "random"] = knob(
-        "windows",
+    sampling: Literal["auto", "windows", "documents", "packed", "random"] = knob(
+        "auto",
         "windows: every window once an epoch, shuffled; documents: the same, windows begin where documents begin; "
-        "random: offsets drawn anew for each sample",
+        "packed: whole documents side by side, each sees only itself; random: offsets drawn anew for each sample; "
+        "auto: documents where most are shorter than the context, else windows",
         group="Batches",
     )
     stride: Positive | None = knob(
@@ -236,12 +245,25 @@ class Pretrain(TokenizeSettings):
     micro_batch: Positive | None = knob(
         None, "sequences per forward pass; smaller saves memory, the result is the same", group="Batches"
     )
+    recompute: bool = knob(
+        False, "activation checkpointing: saves memory, each step takes about a third longer", group="Batches"
+    )
     seed: int = knob(1337, "seed of weights, order, dropout and samples", group="Batches", ge=0, lt=2**63)
 
     steps: Positive | None = knob(None, "optimizer steps (1000 if no budget is given)", group="Training")
     tokens: Positive | None = knob(None, "or: training tokens to see", group="Training")
     epochs: float | None = knob(None, "or: passes over the training text", group="Training", gt=0)
+    minutes: float | None = knob(
+        None, "or: minutes of the whole command; a short probe turns them into steps, once", group="Training", gt=0
+    )
+    optimizer: Literal["adamw", "muon"] = knob(
+        "adamw", "muon: orthogonal steps for the matrices inside the blocks, AdamW for the rest", group="Training"
+    )
     lr: float | None = knob(None, "peak learning rate; by default from the width", group="Training", gt=0)
+    schedule: Literal["cosine", "wsd"] = knob(
+        "cosine", "after the warmup: half a cosine, or stable and a straight line down at the end", group="Training"
+    )
+    decay: float = knob(0.2, "share of the steps in which wsd falls", group="Training", gt=0, le=1)
     min_lr: float = knob(0.1, "final learning rate as a share of the peak", group="Training", ge=0, le=1)
     warmup: int | None = knob(None, "warmup steps; by default 5 % of the steps, at most 200", group="Training", ge=0)
     weight_decay: float = knob(0.1, "AdamW weight decay, on matrices only", group="Training", ge=0)
@@ -264,10 +286,21 @@ class Pretrain(TokenizeSettings):
     save_every: Span = knob(
         "2m", "checkpoint every so many steps ('500') or so much time ('90s', '2m', '1h')", group="Watching"
     )
+    async_save: bool = knob(True, "go on training while a checkpoint is written", group="Watching")
     keep: Positive = knob(1, "checkpoints kept for --resume", group="Watching")
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None = knob(
+        None, "send the numbers of metrics.jsonl there, too", group="Watching"
+    )
 
     device: Device = knob("auto", "where to compute", group="Machine")
-    dtype: Dtype = knob("auto", "bf16 where the hardware has it (weights stay fp32), else fp32", group="Machine")
+    dtype: Dtype = knob(
+        "auto",
+        "bf16 where the hardware has it, fp16 with loss scaling on older CUDA, else fp32; weights stay fp32",
+        group="Machine",
+    )
+    compile: Literal["auto", "on", "off"] = knob(
+        "auto", "torch.compile, about a minute at the start; auto: where the run then ends earlier", group="Machine"
+    )
     threads: Positive | None = knob(None, "CPU threads; by default all cores", group="Machine")
 
 
@@ -276,6 +309,7 @@ class Decided(Pretrain):
 
     out: Path
     context: Positive
+    sampling: Literal["windows", "documents", "packed", "random"]
     micro_batch: Positive
     steps: Positive
     lr: float
@@ -303,7 +337,13 @@ class Generate(Settings):
     samples: Positive = knob(1, "continuations per prompt")
     cache: bool = knob(True, "keep keys and values between tokens")
     device: Device = knob("auto", "where to compute")
-    dtype: Literal["auto", "fp32", "bf16"] = knob("auto", "auto: as stored in the folder")
+    dtype: Literal["auto", "fp32", "bf16", "int8"] = knob(
+        "auto",
+        "auto: as stored in the folder; int8 (rounded weights) is fastest on a CPU, then bf16 if the CPU has it, fp32",
+    )
+    compile: Literal["auto", "on", "off"] = knob(
+        "auto", "compile the step of one token, about half a minute; auto: on CUDA for texts of 4,000 tokens and more"
+    )
     threads: Positive | None = knob(None, "CPU threads; by default all cores")
 
 
@@ -326,6 +366,14 @@ class Info(Settings):
     folder: Path | None = knob(None, "a run, model, tokenizer or shards folder", positional=True)
     sizes: bool = knob(False, "list the named model sizes")
     data: bool = knob(False, "list the catalog of public texts")
+
+
+class Report(Settings):
+    """Show what a training run did: one HTML page with curves, samples, settings, and what it all means."""
+
+    runs: list[str] = knob([], "run folders; several are laid side by side", positional=True)
+    out: Path | None = knob(None, "the page; by default RUN/report.html, or comparison.html here for several runs")
+    open: bool = knob(False, "show the page in the browser")
 
 
 class Demo(Settings):

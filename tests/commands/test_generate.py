@@ -10,7 +10,7 @@ import torch
 from groundup import cli, tokens
 from groundup.checkpoint import folder
 from groundup.commands.generate import Emit, Result, read_prompts, run
-from groundup.errors import DataError, SettingsError
+from groundup.errors import DataError, ModelError, SettingsError
 from groundup.generate import Sampler, generate_by_hand, generate_text
 from groundup.model import BigramConfig, ModelConfig, build
 from groundup.settings import Generate
@@ -201,3 +201,18 @@ def test_damaged_weights_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder.save_model(tmp_path / "m", model, tokens.train("bpe", ["x"], vocabulary=257), card={})
     assert cli.main(["generate", "--threads", "1", str(tmp_path / "m"), "--prompt", "x"]) == 2
     assert "NaN or infinite" in capsys.readouterr().err
+
+
+def test_int8_is_another_number_format(model_folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Its first words are those of the exact model, and the command line knows it."""
+    plain = dict(model=str(model_folder), prompt="the quick", temperature=0, max_tokens=3)
+    assert ask(Generate(**plain, dtype="int8")).samples[0].text == ask(Generate(**plain)).samples[0].text
+    code = cli.main(["generate", str(model_folder), "--prompt", "fox", "--max-tokens", "2", "--dtype", "int8"])
+    assert code == 0 and capsys.readouterr().out.startswith("fox")
+
+
+def test_a_bigram_has_no_int8(tmp_path: Path):
+    tokenizer = tokens.train("bpe", [TEXT * 9], vocabulary=280)
+    folder.save_model(tmp_path / "m", build(BigramConfig(vocabulary=280, context=8), seed=1), tokenizer, card={})
+    with pytest.raises(ModelError, match="no matrices to keep in int8"):
+        ask(Generate(model=str(tmp_path / "m"), dtype="int8", max_tokens=1))

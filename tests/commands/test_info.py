@@ -35,15 +35,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: tokens.Token
     runs.write_settings(out, Pretrain(data=["harbor"], size="1m", steps=9, out=out))
     model = build(CONFIG, seed=1)
     progress = runs.Progress(step=7, tokens=1234, seconds=5.5)
-    runs.save(
-        out,
-        model,
-        tokenizer,
-        torch.optim.AdamW(model.parameters()),
-        progress=progress,
-        rng=machine.rng_state(),
-        card={},
-    )
+    optimizer = torch.optim.AdamW(model.parameters())
+    runs.save(out, runs.snapshot(model, optimizer, progress=progress, rng=machine.rng_state(), card={}), tokenizer)
     journal = Journal(out)
     for step in (6, 7):
         journal.write(step, kind="train", loss=3.0 - step / 100)
@@ -73,6 +66,7 @@ def test_named_sizes():
 
 def test_the_catalog_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("GROUNDUP_DATA", str(tmp_path))
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "the-verdict.txt").write_text("x", encoding="utf-8")
     rows = {row["name"]: row for row in info.run(Info(data=True)).data}

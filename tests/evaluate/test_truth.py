@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from groundup.evaluate import truth
+from groundup.model import gpt
 from groundup.model.config import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch's remark on speed
@@ -33,20 +33,20 @@ def test_relative_error_by_hand():
 @pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("fault", ["sees the future", "scales twice", "NaN"])
 def test_a_faulty_kernel_is_found(monkeypatch: pytest.MonkeyPatch, family: str, fault: str):
-    """torch's attention is replaced by one that errs in bf16 only, as a bad driver would."""
-    sound = F.scaled_dot_product_attention
+    """Attention is replaced by one that errs in bf16 only, as a bad driver would."""
+    sound = gpt.attend
 
-    def faulty(q, k, v, **options):
+    def faulty(q, k, v, mask=None, *, dropout=0.0):
         if not torch.is_autocast_enabled("cpu"):
-            return sound(q, k, v, **options)
+            return sound(q, k, v, mask, dropout=dropout)
         if fault == "sees the future":
-            return sound(q, k, v, **{**options, "is_causal": False})
+            return sound(q, k, v, torch.ones(1, 1, q.shape[2], k.shape[2], dtype=torch.bool))
         if fault == "scales twice":
-            return sound(q * q.shape[-1] ** -0.5, k, v, **options)
-        return sound(q, k, v, **options) * torch.nan
+            return sound(q * q.shape[-1] ** -0.5, k, v, mask)
+        return sound(q, k, v, mask) * torch.nan
 
     assert truth.check("cpu", "bf16", family).right
-    monkeypatch.setattr(F, "scaled_dot_product_attention", faulty)
+    monkeypatch.setattr(gpt, "attend", faulty)
     assert truth.check("cpu", "fp32", family).right
     assert not truth.check("cpu", "bf16", family).right
 

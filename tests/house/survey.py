@@ -16,9 +16,9 @@ PACKAGE = ROOT / "src" / "groundup"
 # A room may import from lower floors and from itself, never from a neighbour on its own floor.
 FLOORS = {
     "errors": 0, "settings": 0,
-    "text": 1, "journal": 1,
-    "tokens": 2, "report": 2,
-    "machine": 3, "batches": 3,
+    "text": 1, "journal": 1, "lock": 1,
+    "tokens": 2,
+    "report": 3, "machine": 3, "batches": 3,
     "model": 4,
     "losses": 5, "optim": 5,
     "checkpoint": 6,

@@ -103,3 +103,17 @@ def test_wrong_use_is_refused():
             model(ids(2, 1), cache=cache, documents=torch.zeros(2, 1))
         with pytest.raises(ModelError, match=r"padding has shape \(2, 1\).* with 3 in the cache"):
             model(ids(2, 1), cache=cache, padding=torch.ones(2, 1, dtype=torch.bool))
+
+
+@torch.inference_mode()
+def test_a_finer_cache_rounds_less_than_one_of_the_weights_format():
+    """bf16 weights: keys and values come back in fp32, and attention to them is done in fp32."""
+    config = CASES["llama"]
+    model, tokens = build(config, seed=1).eval().bfloat16(), ids(2, 16)
+    want = build(config, seed=1).eval().bfloat16().float()(tokens)  # the same numbers, all in fp32
+    cache = Cache(config, batch=2, length=16)
+    k = torch.ones(2, 2, 1, 6, dtype=torch.bfloat16)
+    assert cache.append(0, k, k)[0].dtype == torch.bfloat16  # nothing kept yet: as it came
+    got = torch.cat([model(piece, cache=cache) for piece in tokens.split(1, dim=1)], dim=1)
+    assert got.dtype == torch.bfloat16 and cache.append(0, k[..., :0, :], k[..., :0, :])[0].dtype == torch.float32
+    torch.testing.assert_close(got.float(), want, atol=0.05, rtol=0.05)

@@ -52,7 +52,7 @@ def test_a_run_leaves_what_it_promises(text, tmp_path):
     assert result.steps == 12 and result.tokens == 12 * 4 * 16
     assert result.validation_loss < math.log(20)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"settings.toml", "data", "model", "best", "state", "metrics.jsonl", "samples.md"}
+    assert names == {"settings.toml", "data", "model", "best", "state", "metrics.jsonl", "samples.md", "report.html"}
     kinds = [(record["step"], record["kind"]) for record in Journal(tmp_path / "run").read()]
     assert [step for step, kind in kinds if kind == "train"] == list(range(1, 13))
     assert [step for step, kind in kinds if kind == "eval"] == [0, 4, 8, 12]
@@ -214,7 +214,7 @@ def test_folders_of_others_are_left_alone(text, tmp_path):
         pretrain.run(settings(text, tmp_path / "run"))
 
 
-def test_an_altered_checkpoint_is_refused_and_an_older_one_used_where_kept(text, tmp_path):
+def test_an_altered_checkpoint_is_refused_and_the_older_whole_one_named(text, tmp_path):
     pretrain.run(settings(text, tmp_path / "run", save_every="1", keep=2))
     newest = sorted((tmp_path / "run" / "state").iterdir())[-1]
     assert len(list((tmp_path / "run" / "state").iterdir())) == 2
@@ -222,6 +222,10 @@ def test_an_altered_checkpoint_is_refused_and_an_older_one_used_where_kept(text,
     content[-1] ^= 1
     (newest / "state.safetensors").write_bytes(content)
     before = weights(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="state.safetensors was altered") as caught:
+        pretrain.run(Pretrain.create(out=tmp_path / "run", resume=True))
+    assert f"rename {newest} to step-00000012.damaged" in caught.value.fix and "step-00000011" in caught.value.fix
+    newest.rename(newest.with_name("step-00000012.damaged"))  # what the message says
     pretrain.run(Pretrain.create(out=tmp_path / "run", resume=True))  # from step 11, to the same end
     assert same(before, weights(tmp_path / "run"))
 

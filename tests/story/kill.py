@@ -1,8 +1,9 @@
 """Kill a training run with SIGKILL, again and again, and compare its weights with those of a run left in peace.
 
-    python tests/story/kill.py --kills 6 --inside 2 [--seed 1] [--folder DIR]
+    python tests/story/kill.py --kills 20 --inside 5 [--seed 1] [--folder DIR] [--compile] [-- --dropout 0.3 ...]
 
-A kill comes at a random step plus a random fraction of a second, or (`--inside`) while a checkpoint is being written.
+A kill comes at a random step plus a random fraction of a second, or (`--inside`) while a checkpoint is being written;
+none comes before the first checkpoint is there. What stands after `--` is handed to `groundup pretrain`.
 """
 
 import argparse
@@ -17,24 +18,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-STEPS = 60
+SAVE_EVERY = 7
+STEPS = {"few": 60, "many": 240}
 TRAIN = [
     *("--data", "harbor:300", "--vocabulary", "400", "--size", "1m", "--width", "32", "--layers", "2", "--heads", "2"),
-    *(
-        "--context",
-        "64",
-        "--batch",
-        "8",
-        "--micro-batch",
-        "4",
-        "--steps",
-        str(STEPS),
-        "--dropout",
-        "0.1",
-        "--seed",
-        "5",
-    ),
-    *("--eval-every", "20", "--eval-tokens", "2000", "--sample-tokens", "8", "--save-every", "7", "--device", "cpu"),
+    *("--context", "64", "--batch", "8", "--micro-batch", "4", "--dropout", "0.1", "--seed", "5"),
+    *("--eval-every", "20", "--eval-tokens", "2000", "--sample-tokens", "8", "--save-every", str(SAVE_EVERY)),
+    *("--device", "cpu", "--threads", "1"),
 ]
 
 
@@ -46,74 +36,93 @@ class Kill:
     inside: bool
 
 
-def start(out: Path, *, resume: bool) -> subprocess.Popen[bytes]:
-    """One process of the run; the first is started with all settings, the others with --resume alone."""
-    words = ["--out", str(out), "--resume"] if resume else [*TRAIN, "--out", str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "groundup", "pretrain", *words, *(() if resume else ("--threads", "1"))],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Run:
+    """One run: where, how long, and what is set beside `TRAIN`."""
+
+    out: Path
+    steps: int = STEPS["few"]
+    more: tuple[str, ...] = ()
+
+    def start(self, *, resume: bool) -> subprocess.Popen[bytes]:
+        """One process of the run; the first is started with all settings, the others with --resume alone."""
+        first = [*TRAIN, "--steps", str(self.steps), *self.more]
+        words = ["--out", str(self.out), *(["--resume"] if resume else first)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        log = self.out.with_name(f"{self.out.name}.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "groundup", "pretrain", *words], stdout=log, stderr=log, env=environment
+            )
+
+    def finish(self, *, resume: bool) -> None:
+        """Let the run come to its end."""
+        status = self.start(resume=resume).wait()
+        assert status == 0, f"the run ended with status {status}, see {self.out}.log"
+
+    def done(self) -> int:
+        """Steps written to the journal so far; a torn last line does not count."""
+        journal = self.out / "metrics.jsonl"
+        lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+        return max((json.loads(line)["step"] for line in lines), default=0)
+
+    def writing(self) -> bool:
+        """True while a checkpoint lies aside, unfinished."""
+        return any((self.out / "state").glob(".step-*.writing/*"))
+
+    def saved(self) -> bool:
+        """True when there is a checkpoint to go on from."""
+        return any((self.out / "state").glob("step-*"))
+
+    def clear(self) -> None:
+        """Take away what the last kill left aside, so that it is not mistaken for a write of the next process."""
+        for path in (self.out / "state").glob(".step-*.writing"):
+            for file in sorted(path.rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+            path.rmdir()
+
+    def digest(self) -> str:
+        """SHA-256 of the final weights."""
+        return hashlib.sha256((self.out / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+    def journal(self) -> list[tuple[int, str, float]]:
+        """What the journal says, without clocks."""
+        records = (json.loads(line) for line in (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        return [(record["step"], record["kind"], record["loss"]) for record in records]
 
 
-def steps_done(out: Path) -> int:
-    """Steps written to the journal so far; a torn last line does not count."""
-    journal = out / "metrics.jsonl"
-    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
-    return max((json.loads(line)["step"] for line in lines), default=0)
-
-
-def writing(out: Path) -> bool:
-    """True while a checkpoint lies aside, unfinished."""
-    return any((out / "state").glob(".step-*.writing/*")) if (out / "state").exists() else False
-
-
-def kill_once(out: Path, *, resume: bool, inside: bool, dice: random.Random) -> Kill | None:
+def kill_once(run: Run, *, resume: bool, inside: bool, stride: int, dice: random.Random) -> Kill | None:
     """Start a process of the run and kill it; None if it came to its end first."""
-    child = start(out, resume=resume)
-    target = min(STEPS - 1, steps_done(out) + dice.randint(1, 18))
+    if resume:
+        run.clear()
+    child = run.start(resume=resume)
+    target = min(run.steps - 1, run.done() + dice.randint(1, stride))
     delay = dice.random() * 0.05
     while child.poll() is None:
-        reached = steps_done(out) >= target
-        if (inside and writing(out) and steps_done(out) > 7) or (not inside and reached):
-            time.sleep(0 if inside else delay)
-            within = writing(out)
+        if run.saved() and (run.writing() if inside else run.done() >= target):
+            time.sleep(dice.random() * 0.002 if inside else delay)
             child.kill()
             child.wait()
-            return Kill(steps_done(out), within)
+            within = run.writing()  # after the kill: nothing moves any more
+            return Kill(run.done(), within)
         time.sleep(0.0005)
-    assert child.returncode == 0, f"the run ended with status {child.returncode}"
+    assert child.returncode == 0, f"the run ended with status {child.returncode}, see {run.out}.log"
     return None
 
 
-def finish(out: Path, *, resume: bool) -> None:
-    """Let the run come to its end."""
-    assert start(out, resume=resume).wait() == 0
-
-
-def digest(out: Path) -> str:
-    """SHA-256 of the final weights."""
-    return hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
-def journal(out: Path) -> list[tuple[int, str, float]]:
-    """What the journal says, without clocks."""
-    records = (json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [(record["step"], record["kind"], record["loss"]) for record in records]
-
-
-def killed_run(out: Path, *, kills: int, inside: int, seed: int) -> list[Kill]:
-    """Bring a run to its end through `kills` kills, `inside` of them while a checkpoint is being written."""
+def killed_run(run: Run, *, kills: int, inside: int, seed: int) -> list[Kill]:
+    """Bring a run to its end through `kills` kills, at least `inside` of them while a checkpoint is being written."""
     dice = random.Random(seed)
-    order = [True] * inside + [False] * (kills - inside)
-    dice.shuffle(order)
     done: list[Kill] = []
-    for number, within in enumerate(order):
-        kill = kill_once(out, resume=number > 0, inside=within, dice=dice)
+    while len(done) < kills:
+        missing = inside - sum(kill.inside for kill in done)
+        within = missing > 0 and dice.random() < max(0.5, missing / (kills - len(done)))
+        stride = max(2, 2 * (run.steps - SAVE_EVERY) // (3 * kills))  # so that the steps last for all the kills
+        kill = kill_once(run, resume=bool(done), inside=within, stride=stride, dice=dice)
         if kill is None:
             break
         done.append(kill)
-    finish(out, resume=True)
+    run.finish(resume=True)
     return done
 
 
@@ -124,17 +133,25 @@ def main() -> None:
     parser.add_argument("--inside", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--compile", action="store_true", help="the same as -- --compile on")
+    parser.add_argument("more", nargs="*", help="after --: settings of groundup pretrain")
     words = parser.parse_args()
     folder = words.folder or Path(tempfile.mkdtemp())
-    finish(folder / "whole", resume=False)
-    for kill in killed_run(folder / "killed", kills=words.kills, inside=words.inside, seed=words.seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = STEPS["few"] if words.kills <= 8 else STEPS["many"]
+    more = (*(("--compile", "on") if words.compile else ()), *words.more)
+    whole, killed = (Run(folder / name, steps, more) for name in ("whole", "killed"))
+    whole.finish(resume=False)
+    done = killed_run(killed, kills=words.kills, inside=words.inside, seed=words.seed)
+    for kill in done:
         print(f"killed at step {kill.step:>3}{', inside a checkpoint write' if kill.inside else ''}")
-    print(f"uninterrupted {digest(folder / 'whole')}\nkilled        {digest(folder / 'killed')}")
-    same = digest(folder / "whole") == digest(folder / "killed") and journal(folder / "whole") == journal(
-        folder / "killed"
-    )
+    print(f"{len(done)} kills, {sum(kill.inside for kill in done)} inside a checkpoint write")
+    print(f"uninterrupted {whole.digest()}\nkilled        {killed.digest()}")
+    same = whole.digest() == killed.digest() and whole.journal() == killed.journal()
+    enough = len(done) == words.kills and sum(kill.inside for kill in done) >= words.inside
     print("weights and journal are equal" if same else "THEY DIFFER")
-    sys.exit(not same)
+    print("" if enough else "the run ended before it could be killed often enough: another --seed")
+    sys.exit(not (same and enough))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.tokens import bpe
-from groundup.tokens.fast import GPT2_CUT
 
 CODE_POINTS = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF)
 FEW_LETTERS = st.text(alphabet="ab \n'sé", max_size=40)
@@ -105,5 +104,16 @@ def pieces_of_tiktoken(text: str) -> list[str]:
     words = sorted({word.encode() for word in bpe.split(text)} - {bytes([byte]) for byte in range(256)})
     ranks = {bytes([byte]): byte for byte in range(256)} | {word: 256 + i for i, word in enumerate(words)}
     spelled = {rank: token for token, rank in ranks.items()}
-    encoding = tiktoken.Encoding("words", pat_str=GPT2_CUT, mergeable_ranks=ranks, special_tokens={})
+    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"  # as tiktoken has it
+    encoding = tiktoken.Encoding("words", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     return [spelled[id].decode(errors="replace") for id in encoding.encode_ordinary(text)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("a1!' \n\u3000\x1cé"), st.integers(1, 2100)), max_size=6))
+def test_learning_cuts_long_words_and_nothing_else(runs: list[tuple[str, int]]) -> None:
+    text = "".join(char * times for char, times in runs)
+    parts = list(bpe.bounded(text))
+    assert "".join(parts) == text
+    assert all(len(word) <= bpe.LONGEST for part in parts for word in bpe.split(part))
+    assert len(parts) == 1 + sum((len(word) - 1) // bpe.LONGEST for word in bpe.split(text))

@@ -2,17 +2,19 @@
 
 import pickle
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup import tokens
 from groundup.errors import TokenizerError
 from groundup.tokens import bpe, fast
-from groundup.tokens.fast import BytePairs
+from groundup.tokens.fast import RUN, BytePairs
 
 # Two sources of corpora: few letters for ties, overlaps and repeats; snippets that are hard to cut, from all planes.
 FEW_LETTERS = st.text(alphabet="ab c\n", max_size=60)
@@ -63,7 +65,7 @@ def test_learning_equals_the_oracle(texts: list[str], merges: int) -> None:
 def test_encoding_equals_the_oracle(corpus: list[str], texts: list[str], merges: int) -> None:
     learnt = bpe.learn(bpe.count_words(corpus), merges)
     tokenizer = BytePairs.from_merges(learnt, ["<|endoftext|>"])
-    assert tokenizer._by_rank is not None, "a learnt vocabulary is encoded by tiktoken"
+    assert tokenizer._agrees, "a learnt vocabulary is encoded by tiktoken"
     for text in [*texts, *corpus, "".join(texts)]:
         ids = bpe.encode(text, learnt)
         assert tokenizer.encode(text) == ids
@@ -90,6 +92,12 @@ def test_a_word_of_thousands_of_letters() -> None:
     assert fast.learn([text], 300) == learnt
     longer = text[::-1] + text
     assert BytePairs.from_merges(learnt, []).encode(longer) == bpe.encode(longer, learnt)
+
+
+def test_a_megabyte_of_one_letter_is_learnt_at_once() -> None:
+    """Uncut, it would take `tokenizers` minutes: its time there goes with the square of the length."""
+    texts = ["a" * 1_000_000, "'" * 2500 + "s " + " \n" * 3000 + "b"]
+    assert fast.learn(texts, 30) == bpe.learn(bpe.count_words(texts), 30)
 
 
 def test_a_real_text_equals_the_oracle(verdict: str) -> None:
@@ -169,16 +177,38 @@ def test_enormous_white_space_is_cut_like_any_other(run: str, tail: str) -> None
     assert ids[-len(bpe.encode(pieces[-1], merges)) :] == bpe.encode(pieces[-1], merges)
 
 
-def test_cuts_in_enormous_white_space_are_cuts_of_the_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "_LONG", 5)
-    draw = random.Random(1)
-    cut = 0
-    for _ in range(2000):
-        text = "".join(draw.choices("a1!' \n\t", weights=[1, 1, 1, 1, 9, 9, 9], k=draw.randint(0, 80)))
-        parts = list(fast._parts(text))
-        assert [word for part in parts for word in bpe.split(part)] == bpe.split(text)
-        cut += len(parts) > 1
-    assert cut > 200
+def tiktokens_own(gpt2: BytePairs) -> tiktoken.Encoding:
+    """GPT-2's ids with tiktoken's own pattern, look ahead and all."""
+    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+    return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=gpt2._tokens, special_tokens={})
+
+
+def test_every_code_point_is_cut_as_tiktoken_cuts(gpt2: BytePairs) -> None:
+    peer = tiktokens_own(gpt2)
+    points = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF)
+    spaces = [char for char in points if len(re.findall(RUN, char * 2)) == 1]
+    assert spaces == re.findall(r"\s", points.translate(dict.fromkeys(range(0x1C, 0x20))))
+    assert gpt2.encode(points) == peer.encode_ordinary(points)
+    text = "".join(f"a{char}1{char}{char}! {char}  {char}{char}{char}'s" for char in points[:1500] + "".join(spaces))
+    assert gpt2.encode(text) == gpt2.encode_array(text).tolist() == peer.encode_ordinary(text)
+
+
+def test_white_space_of_all_lengths_is_cut_as_tiktoken_cuts(gpt2: BytePairs) -> None:
+    peer, draw = tiktokens_own(gpt2), random.Random(1)
+    texts = ["".join(draw.choices("a1!' \n\t\u3000\x1c", [1, 1, 1, 1, 9, 9, 3, 1, 1], k=n % 80)) for n in range(2000)]
+    expected = [peer.encode_ordinary(text) for text in texts]
+    assert [gpt2.encode(text) for text in texts] == expected
+    assert [gpt2.encode_array(text).tolist() for text in texts] == expected
+    ids, lengths = gpt2.encode_many(texts)
+    assert ids.tolist() == [id for row in expected for id in row] and lengths.tolist() == [len(row) for row in expected]
+    ids, lengths = gpt2.encode_many([])
+    assert len(ids) == len(lengths) == 0
+
+
+def test_marks_that_stand_in_the_text_are_text(gpt2: BytePairs) -> None:
+    text = "a <|mark|0|>  \n b<|end|0|> |1|> <|end|2|>"
+    assert gpt2.encode_array(text).tolist() == gpt2.encode(text) == tiktokens_own(gpt2).encode_ordinary(text)
+    assert gpt2.decode(gpt2.encode_array(text)) == text
 
 
 def test_vocabulary_on_which_tiktoken_would_differ_replays_its_merges(tmp_path: Path) -> None:
@@ -189,7 +219,7 @@ def test_vocabulary_on_which_tiktoken_would_differ_replays_its_merges(tmp_path: 
         [(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")],
         {"<|endoftext|>": 259},
     )
-    assert odd._by_rank is None
+    assert not odd._agrees
     assert odd.pieces(odd.encode("abc bc <|endoftext|>"))[:4] == [b"ab", b"c", b" ", b"bc"]
     assert odd.encode("abc<|endoftext|>", special=True)[-1] == 259 not in odd.encode("abc<|endoftext|>")
     assert odd.encode_array("abc").tolist() == odd.encode("abc") == [256, order[b"c"]]

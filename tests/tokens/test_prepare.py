@@ -8,6 +8,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup import tokens
-from groundup.errors import DataError, Stopped, TokenizerError
+from groundup.errors import DataError, Stopped, TokenizerError, UserError
+from groundup.lock import LOCK
 from groundup.settings import Prepare
 from groundup.text import files, read
 from groundup.text.read import Source
-from groundup.tokens import encoder, prepare
+from groundup.tokens import encoder, learning, prepare
 from groundup.tokens.division import Division, divide, in_validation
 from groundup.tokens.shards import Shards
 from groundup.tokens.tokenizer import Tokenizer
@@ -56,7 +58,8 @@ def ids(path: Path | None) -> list[int]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """All but the lock that a killed process could not remove."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != LOCK}
 
 
 # what goes where
@@ -214,6 +217,20 @@ def test_tokenizers_by_name(tmp_path: Path, data_dir: Path, monkeypatch: pytest.
         prepare.choose_tokenizer("gpt2", one, vocabulary=300)
 
 
+def test_byte_pairs_are_learnt_from_a_bounded_sample_spread_over_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = rows(tmp_path / "a.jsonl", [f"{number:04}" for number in range(1000)])  # 4 of 17 bytes a line are text
+    assert len(list(learning.texts(sources, kind="bpe"))) == 1000
+    monkeypatch.setattr(learning, "SAMPLE", 1700)
+    sample = [int(text) for text in learning.texts(sources, kind="bpe")]
+    assert sample == list(range(0, 1000, 10))  # 1700 of 17,000 bytes
+    monkeypatch.setattr(learning, "SAMPLE", 200)
+    assert len(list(learning.texts([replace(sources[0], bytes=1)], kind="bpe"))) == 50  # a size told wrongly
+    assert len(list(learning.texts(sources, kind="chars"))) == 1000
+    assert prepare.choose_tokenizer("chars", sources).vocabulary == 11
+
+
 # restart
 
 
@@ -237,7 +254,8 @@ def killing(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
 def test_killed_at_any_write_it_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: prepare.Split, name: str
 ) -> None:
-    monkeypatch.setattr(encoder, "SAVE_SECONDS", 0.0)  # after every piece
+    monkeypatch.setattr(encoder, "SAVE_SECONDS", 0.0)  # after every batch
+    monkeypatch.setattr(encoder, "BATCH", 1)  # of one piece
     monkeypatch.setattr(files, "BLOCK", 20)
     first = rows(tmp_path / "a.jsonl", ["the first of all " * 3, "second", "third one"])
     sources = first + story(tmp_path / "b.txt", "a longer text, of some pieces, to be cut " * 3)
@@ -275,7 +293,7 @@ import sys
 from groundup import tokens
 from groundup.text import files, read
 from groundup.tokens import encoder, prepare
-encoder.SAVE_SECONDS, files.BLOCK = 0.0, 5_000
+encoder.SAVE_SECONDS, encoder.BATCH, files.BLOCK = 0.0, 1, 5_000
 sources, tokenizer = read.sources([sys.argv[1]]), tokens.load(sys.argv[2])
 prepare.prepare(sources, tokenizer, sys.argv[3], progress=lambda *said: print(*said, flush=True))
 """
@@ -380,7 +398,7 @@ def test_folders_that_cannot_take_shards(tmp_path: Path) -> None:
         "a.txt": "a.txt is a file, not a folder",
         "a.txt/deeper": "cannot write .*deeper",
     }.items():
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(UserError, match=message):
             prepare.prepare(sources, tokenizer, tmp_path / name)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
     for name, message in {"none": "holds no token shards", "full": "holds other files"}.items():
@@ -409,7 +427,8 @@ def test_damaged_shards_are_noticed_when_they_are_asked_for_again(tmp_path: Path
         prepare.prepare(sources, tokenizer, tmp_path / "out")
 
 
-def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "BATCH", 1)
     sources, tokenizer = rows(tmp_path / "a.jsonl", ["one", "two"]), learnt("bpe", "one")
 
     def meddle(doing: str, done: int, total: int) -> None:

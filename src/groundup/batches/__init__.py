@@ -1,10 +1,11 @@
-"""From token ids to batches: windows cut from a text, drawn in a repeatable order, shifted into inputs and targets.
+"""From token ids to batches: windows or packed documents, drawn in a repeatable order, with the targets of each id.
 
 In: a flat array of ids. Out: `Batch`, the only thing a loss reads besides the model.
 """
 
 from groundup.batches.batch import Batch, Batches, next_token, pad
 from groundup.batches.loader import Loader, sequential
+from groundup.batches.pack import PackedDocuments
 from groundup.batches.windows import DocumentWindows, RandomWindows, Source, Windows
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Batches",
     "DocumentWindows",
     "Loader",
+    "PackedDocuments",
     "RandomWindows",
     "Source",
     "Windows",

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from groundup.batches.batch import Batch, next_token
+from groundup.batches.batch import Batch
 from groundup.batches.windows import Numbers, Source, hashed
 from groundup.errors import CheckpointError, SettingsError
 
@@ -50,7 +49,7 @@ class Loader:
             first = self.cursor + self.rank * self.batch
             # before the yield: whoever holds a batch and asks for the state is told the place behind that batch
             self.cursor += self.world * self.batch
-            yield _batch(self.windows, self.samples(np.arange(first, first + self.batch)))
+            yield self.windows.batch(self.samples(np.arange(first, first + self.batch)))
 
     def samples(self, numbers: Numbers) -> Numbers:
         """Places in the line (B,) -> sample numbers of the source (B,)."""
@@ -88,7 +87,7 @@ def sequential(windows: Source, batch: int) -> Iterator[Batch]:
     if batch < 1:
         raise SettingsError(f"'batch' cannot be {batch}", "give the number of windows in a batch, 1 or more")
     for first in range(0, len(windows), batch):
-        yield _batch(windows, np.arange(first, min(first + batch, len(windows))))
+        yield windows.batch(np.arange(first, min(first + batch, len(windows))))
 
 
 def permuted(places: Numbers, epochs: Numbers, *, size: int, seed: int) -> Numbers:
@@ -118,7 +117,3 @@ def _feistel(numbers: NDArray[np.uint64], keys: NDArray[np.uint64], half: int) -
     for key in keys:
         left, right = right, left ^ (hashed(0, right ^ key) & mask)
     return (left << bits) | right
-
-
-def _batch(windows: Source, indices: Numbers) -> Batch:
-    return next_token(torch.from_numpy(windows.rows(indices)))  # from_numpy shares the memory

@@ -1,14 +1,18 @@
 """Windows over a text: which stretch of ids is sample number i.
 
-In: one flat array of ids (a memory-mapped shard will do). Out: rows of `length` + 1 ids, inputs and targets at once.
+In: one flat array of ids (a memory-mapped shard will do). Out: batches; their rows are `length` + 1 ids, inputs and
+targets at once.
 Every source answers the same questions (`Source`), so that a loader needs to know none of them.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from groundup.batches.batch import Batch, next_token
 from groundup.errors import DataError, SettingsError
 
 Numbers = NDArray[np.int64]
@@ -23,12 +27,24 @@ class Source(Protocol):
         """Samples in one epoch."""
         ...
 
-    def rows(self, indices: Numbers) -> Numbers:
-        """Sample numbers (B,) -> ids (B, length + 1)."""
+    def batch(self, indices: Numbers) -> Batch:
+        """Sample numbers (B,) -> a batch of as many rows."""
         ...
 
 
-class Windows:
+class _Rows(ABC):
+    """A source whose samples are plain stretches of the text."""
+
+    @abstractmethod
+    def rows(self, indices: Numbers) -> Numbers:
+        """Sample numbers (B,) -> ids (B, length + 1)."""
+
+    def batch(self, indices: Numbers) -> Batch:
+        """Sample numbers (B,) -> a batch: each id is the target of the one before."""
+        return next_token(torch.from_numpy(self.rows(indices)))  # from_numpy shares the memory
+
+
+class Windows(_Rows):
     """Windows of `length` ids every `stride` ids, each with the one id that follows; raises DataError on short text.
 
     Starts are `range(0, n - length, stride)` (Raschka 2024, section 2.6): ids at the end that fill no window are not
@@ -55,7 +71,7 @@ class Windows:
         return _cut(self.tokens, np.asarray(indices) * self.stride, self.length)
 
 
-class DocumentWindows:
+class DocumentWindows(_Rows):
     """Windows of `length` ids that begin where documents begin; raises DataError on short text.
 
     documents (n,): where each starts. A window opens with the id before, the end-of-text of the document before: just
@@ -87,7 +103,7 @@ class DocumentWindows:
         return _cut(self.tokens, self.starts[np.asarray(indices)], self.length)
 
 
-class RandomWindows:
+class RandomWindows(_Rows):
     """Windows of `length` ids that start anywhere, drawn anew for each sample; raises DataError on short text.
 
     The start of sample i is uniform over the n - length possible ones and depends on (seed, i) only: there is no

@@ -13,15 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from groundup.checkpoint import space
 from groundup.errors import CheckpointError
 
 MANIFEST = "hashes.json"
+FIX = "restore it from a copy, or use another checkpoint of the run"
+UPGRADE = "it was written by a newer groundup: pip install --upgrade groundup"
 FORMAT = 1  # raise it when an older groundup could misread what is written
 
 
 @contextlib.contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
+def written_aside(target: Path, *, needed: int = 0) -> Iterator[Path]:
     """Give a folder to write into; when the block ends well, sync it to disk and put it in the place of `target`.
+
+    `needed`: bytes that are going to be written; raises NoRoom at once if the disk has not so many free.
 
     A process killed at any instant leaves `target` as it was, as it shall be, or (between two renames) aside under a
     name that `settle` finds. If the block raises, `target` is untouched and the folder aside is removed.
@@ -29,14 +34,26 @@ def written_aside(target: Path) -> Iterator[Path]:
     settle(target)
     aside = _beside(target, "writing")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    space.check(target, needed)
     try:
-        yield aside
-        seal(aside)
+        with space.writing(target, needed):
+            aside.mkdir(parents=True)
+            yield aside
+            seal(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _swap(aside, target)
+
+
+def clean(folder: Path, names: str) -> None:
+    """Remove what killed writers left aside in a folder, for targets that match the glob `names`.
+
+    Only for the one process that may write there: a folder aside may be another's work in progress.
+    """
+    for what in ("writing", "old"):
+        for path in folder.glob(f".{names}.{what}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def settle(target: Path) -> None:
@@ -47,7 +64,17 @@ def settle(target: Path) -> None:
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.rename(old, target)
+        with contextlib.suppress(OSError):  # its writer is alive, and has moved on in this very moment
+            os.rename(old, target)
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """What changes when a folder is replaced by another of the same name; None while there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def remove(folder: Path) -> None:
@@ -64,9 +91,16 @@ def _beside(target: Path, what: str) -> Path:
 
 def _swap(aside: Path, target: Path) -> None:
     old = _beside(target, "old")
-    if target.exists():
-        os.rename(target, old)
-    os.rename(aside, target)
+    while True:
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(aside, target)
+            break
+        except OSError:
+            if not target.exists():
+                raise
+            # a reader settled between our two renames and put the old folder back: take it away again
     sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -88,47 +122,62 @@ def seal(folder: Path) -> None:
     A sub-folder that has a manifest of its own is covered through that manifest's hash and the files' own hashes.
     """
     files = {name: fingerprint(folder / name) for name in _names(folder)}
-    text = json.dumps({"format": FORMAT, "digest": _digest(files), "files": files}, indent=1)
-    write_text(folder / MANIFEST, text)
+    write_text(folder / MANIFEST, _manifest(files, FORMAT))
     for path in [*folder.rglob("*"), folder]:
         sync(path)
 
 
-def verify(folder: Path) -> bool:
+def verify(folder: Path, *, complete: bool = False) -> bool:
     """Compare every file with `hashes.json`; False if the folder has none (made by another program).
 
-    Raises CheckpointError naming the file that is missing, truncated or altered, and refuses newer formats.
+    `complete`: the list must be there, and no file beside it; names that begin with a dot are the system's and are
+    passed over. Raises CheckpointError naming the file that is missing, truncated, altered or not of the folder, and
+    refuses newer formats.
     """
     manifest = folder / MANIFEST
     if not manifest.exists():
+        if complete:
+            raise CheckpointError(f"{manifest} is missing", FIX)
         return False
-    content = read_json(manifest)
-    version, files = content.get("format"), content.get("files")
-    if not isinstance(version, int) or not isinstance(files, dict):
-        raise CheckpointError(f"{manifest} is not a list of hashes", "restore the folder from a copy")
-    if version > FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {version}, this groundup knows {FORMAT}", "pip install --upgrade groundup"
-        )
-    if content.get("digest") != _digest(files):
-        raise CheckpointError(
-            f"{manifest} was altered: its own digest does not match", "restore the folder from a copy"
-        )
+    files = _listed(manifest)
     for name, expected in files.items():
         _compare(folder / name, expected)
+    strange = [name for name in _names(folder) if name not in files and not Path(name).name.startswith(".")]
+    if complete and strange:
+        raise CheckpointError(f"{folder / strange[0]} does not belong there: {MANIFEST} does not name it",
+                              "move it elsewhere")  # fmt: skip
     return True
 
 
+def _listed(manifest: Path) -> dict[str, Any]:
+    """The files that a manifest names, after it was checked itself, to the last byte."""
+    content = read_json(manifest)
+    version, files = content.get("format"), content.get("files")
+    if not isinstance(version, int) or not isinstance(files, dict):
+        raise CheckpointError(f"{manifest} is not a list of hashes", FIX)
+    if version > FORMAT:
+        raise CheckpointError(f"{manifest} has format {version}, this groundup knows {FORMAT}", UPGRADE)
+    if content.get("digest") != _digest(files):
+        raise CheckpointError(f"{manifest} was altered: its own digest does not match", FIX)
+    # the digest covers the files; writing the list out again covers its version, its other names and its blanks
+    if version < 1 or manifest.read_bytes() != _manifest(files, version).encode():
+        raise CheckpointError(f"{manifest} was altered: it is not as groundup wrote it", FIX)
+    return files
+
+
+def _manifest(files: dict[str, Any], version: int) -> str:
+    return json.dumps({"format": version, "digest": _digest(files), "files": files}, indent=1)
+
+
 def _compare(path: Path, expected: dict[str, Any]) -> None:
-    fix = "restore it from a copy, or use another checkpoint of the run"
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing", fix)
+        raise CheckpointError(f"{path} is missing", FIX)
     size = path.stat().st_size
     if size != expected["bytes"]:
         raise CheckpointError(f"{path} is {'truncated' if size < expected['bytes'] else 'too long'}: "
-                              f"{size:,} bytes instead of {expected['bytes']:,}", fix)  # fmt: skip
+                              f"{size:,} bytes instead of {expected['bytes']:,}", FIX)  # fmt: skip
     if fingerprint(path)["sha256"] != expected["sha256"]:
-        raise CheckpointError(f"{path} was altered: its SHA-256 does not match {MANIFEST}", fix)
+        raise CheckpointError(f"{path} was altered: its SHA-256 does not match {MANIFEST}", FIX)
 
 
 def _names(folder: Path) -> list[str]:
@@ -154,7 +203,8 @@ def copy(source: Path, target: Path) -> None:
             continue
         there.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != ".safetensors" or not _linked(path, there):
-            shutil.copyfile(path, there)
+            with space.writing(there, path.stat().st_size):
+                shutil.copyfile(path, there)
 
 
 def _linked(path: Path, there: Path) -> bool:
@@ -168,10 +218,14 @@ def _linked(path: Path, there: Path) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one go: written beside it, synced, renamed."""
     aside = path.with_name(f".{path.name}.writing")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with space.writing(path, len(text)), aside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     os.replace(aside, path)
 
 

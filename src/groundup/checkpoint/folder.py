@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from groundup import model as models
 from groundup import tokens
-from groundup.checkpoint import atomic, names
+from groundup.checkpoint import atomic, names, space
 from groundup.errors import CheckpointError
+from groundup.model.config import BigramConfig, ModelConfig
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -39,15 +40,24 @@ def save_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: di
 
     >>> save_model(Path("gpt"), model, tokenizer, card={"data": "my letters"})  # doctest: +SKIP
     """
-    with atomic.written_aside(folder) as aside:
-        write_model(aside, model, tokenizer, card=card)
+    config, tensors = models.config_of(model), exported(model)
+    with atomic.written_aside(folder, needed=space.of(tensors.values())) as aside:
+        write_model(aside, config, tensors, tokenizer, card=card)
 
 
-def write_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: dict[str, Any]) -> None:
-    """Write the files of a model folder into an existing folder; the caller makes it atomic."""
-    config = models.config_of(model)
+def exported(model: nn.Module) -> dict[str, Tensor]:
+    """The weights under their Hugging Face names, on the CPU; those that need no change are not copied."""
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    return names.to_hf(state, models.config_of(model))
+
+
+def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[str, Tensor], tokenizer: Tokenizer, *,
+                card: dict[str, Any]) -> None:  # fmt: skip
+    """Write the files of a model folder into an existing folder; the caller makes it atomic.
+
+    `tensors` as `exported` gives them. Raises NoRoom naming the file that the disk has no room for.
+    """
     ids = {"bos": tokenizer.bos, "eos": tokenizer.end_of_text, "pad": tokenizer.pad}
-    tensors = names.to_hf({name: value.detach().cpu() for name, value in model.state_dict().items()}, config)
     dtype = STORED[next(iter(tensors.values())).dtype]
     _write_json(folder / "config.json", names.hf_config(config, **ids, dtype=dtype))
     start = ids["bos"] if ids["bos"] is not None else ids["eos"]
@@ -59,10 +69,17 @@ def write_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: d
     _write_json(
         folder / "generation_config.json", {name: value for name, value in generation.items() if value is not None}
     )
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    tokenizer.save(folder)
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
+    with space.writing(folder / "tokenizer.json"):
+        tokenizer.save(folder)
     _write_json(folder / "card.json", card)
-    (folder / "README.md").write_text(_card_text(config, card), encoding="utf-8")
+    _write(folder / "README.md", _card_text(config, card))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; raises NoRoom naming it when the disk is full."""
+    with space.writing(path, space.of(tensors.values())):
+        save_file(tensors, path, metadata=metadata)
 
 
 def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Loaded:
@@ -75,6 +92,17 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.de
     (5, 1024)
     """
     folder = resolve(Path(path))
+    while True:
+        begun = atomic.identity(folder)
+        try:
+            return _open(folder, dtype=dtype, device=device)
+        except CheckpointError:
+            # a run that goes on may have put newer weights there while we read: then those are whole
+            if atomic.identity(folder) == begun:
+                raise
+
+
+def _open(folder: Path, *, dtype: torch.dtype | None, device: torch.device | str) -> Loaded:
     atomic.verify(folder)
     model = read_model(folder, dtype=dtype).to(device)
     tokenizer = tokens.load(folder)
@@ -128,7 +156,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with space.writing(path, len(text)):
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _card_text(config: Any, card: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ In: `settings.Demo`. Out: a run folder, and `Result`: the story, the share of co
 """
 
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import SettingsError
 from groundup.generate import Sampler, write
+from groundup.lock import locked
 from groundup.model import config_of
 from groundup.settings import Demo, Pretrain, read_toml
 from groundup.stages import pretrain
 from groundup.text import harbor
-from groundup.train.run import SETTINGS
+from groundup.train.run import SETTINGS, empty
 
 TEXT = ["harbor:8000"]
 
@@ -89,7 +89,8 @@ def clear(out: Path) -> None:
     record = out / SETTINGS
     if not record.is_file() or read_toml(record).get("data") != TEXT:
         raise SettingsError(f"{out} exists and is no earlier demo", "choose another --out")
-    shutil.rmtree(out)
+    with locked(out, doing="groundup demo"):  # nobody trains there now
+        empty(out)
 
 
 def stories(loaded: Loaded, count: int, *, seed: int) -> tuple[list[str], int]:

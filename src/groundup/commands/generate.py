@@ -14,7 +14,8 @@ from groundup import machine as machines
 from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import DataError, SettingsError
-from groundup.generate import Delta, Sampler, write
+from groundup.generate import Delta, Sampler, ready, write
+from groundup.generate.compiled import pays
 from groundup.model import config_of
 from groundup.settings import Generate
 
@@ -53,8 +54,10 @@ def run(settings: Generate, *, emit: Emit | None = None) -> Result:
         raise SettingsError("no model was given", "name a run or model folder: groundup generate runs/NAME")
     prompts = [prompt for prompt in read_prompts(settings) for _ in range(settings.samples)]
     machine = machines.choose(device=settings.device, threads=settings.threads)
-    dtype = None if settings.dtype == "auto" else machines.DTYPES[settings.dtype]
+    dtype = machines.DTYPES.get(settings.dtype)  # None: as stored
     loaded = folder.load(settings.model, dtype=dtype, device=machine.device)
+    compiled = settings.compile == "on" or (settings.compile == "auto" and pays(loaded.model, settings.max_tokens))
+    ready(loaded.model, int8=settings.dtype == "int8", rows=len(prompts), compiled=compiled)
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     remark("a base model: it continues text, it was not taught to chat")
     began = time.perf_counter()

@@ -22,7 +22,7 @@ from groundup.evaluate import truth
 from groundup.evaluate.truth import Check
 from groundup.model.config import ALIASES, SIZES, count_parameters, from_name
 from groundup.settings import Info
-from groundup.text import catalog
+from groundup.text import catalog, download
 
 PACKAGES = "torch numpy safetensors tokenizers tiktoken pydantic cyclopts rich".split()
 # What decides how fast matrix products are on a CPU; torch reports many more
@@ -112,7 +112,7 @@ def device(kind: str) -> Device:
     if kind == "cuda":
         properties = torch.cuda.get_device_properties(there)
         name, memory = properties.name, properties.total_memory
-    return Device(kind, name, memory, machines.memory(there), "bf16" if machines.has_bf16(there) else "fp32")
+    return Device(kind, name, memory, machines.memory(there), machines.best_dtype(there))
 
 
 def verdict(check: Check) -> Verdict:
@@ -133,18 +133,17 @@ def sizes() -> list[dict[str, Any]]:
 
 
 def texts() -> list[dict[str, Any]]:
-    """The catalog of public data sets, and whether a local copy lies in $GROUNDUP_DATA (its hash is checked on use)."""
-    mirror = catalog.mirror()
+    """The catalog of public data sets, and whether a copy is on this machine already (its hash is checked on use)."""
     return [
         {
             "name": name,
             "kind": entry.kind,
-            "bytes": entry.bytes,
+            "bytes": entry.bytes or None,
             "licence": entry.licence,
-            "here": mirror is not None and (mirror / entry.file).is_file(),
+            "here": catalog.local(name) is not None,
             "file": entry.file,
             "address": entry.address,
-            "sha256": entry.sha256,
+            "sha256": entry.sha256 or None,
             "citation": entry.citation,
         }
         for name, entry in catalog.ENTRIES.items()
@@ -164,6 +163,10 @@ def show(result: Result) -> None:
         console.print(_grid(result.sizes, title="named sizes: groundup pretrain --size NAME"))
     if result.data:
         console.print(_catalog(result.data), "\nbuilt in: harbor[:STORIES[:SEED]], a small world of stories")
+        console.print(
+            "books:    gutenberg, a few; gutenberg:NUMBER,NUMBER ...; gutenberg:FOLDER, without licence texts"
+        )
+        console.print(f"downloads are kept in {download.cache()} ($GROUNDUP_CACHE)")
 
 
 def _pairs(facts: dict[str, Any], title: str = "") -> Table:
@@ -230,5 +233,5 @@ def _error(value: float) -> str:
 def _catalog(rows: list[dict[str, Any]]) -> Table:
     short = [{name: row[name] for name in ("name", "kind", "bytes", "licence", "here", "file")} for row in rows]
     return _grid(
-        short, title="public data by name; the files are looked for in $GROUNDUP_DATA (--json: addresses, citations)"
+        short, title="public data by name: from $GROUNDUP_DATA, else downloaded once (--json: addresses, citations)"
     )

@@ -5,7 +5,7 @@ In: the settings of one of the four. Out: a small result; `show` prints any of t
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from groundup import tokens
 from groundup.errors import DataError, SettingsError
 from groundup.settings import TokenizerDecode, TokenizerEncode, TokenizerShow, TokenizerTrain
 from groundup.text import read
-from groundup.tokens import Tokenizer
+from groundup.tokens import Tokenizer, learning, prepare
 
 OURS = {"tokenizer.json", "tokenizer_config.json"}
 COLOURS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
@@ -68,18 +68,14 @@ def train(settings: TokenizerTrain) -> Trained:
         raise SettingsError("no text was given", "add --data FILE, a folder, a glob or a name such as harbor")
     out = settings.out
     _refuse_foreign(out)
-    texts = _texts(settings)
-    tokenizer = tokens.train(settings.kind, texts, vocabulary=settings.vocabulary, special=settings.special)
+    sources = read.sources(settings.data, field=settings.field)
+    with prepare.shown() as progress:
+        texts = learning.texts(sources, kind=settings.kind, progress=progress)
+        tokenizer = tokens.train(settings.kind, texts, vocabulary=settings.vocabulary, special=settings.special)
     if (out / "tokenizer.json").exists() and tokens.load(out).fingerprint != tokenizer.fingerprint:
         raise SettingsError(f"{out} holds another tokenizer", "choose another --out, or delete that tokenizer first")
     tokenizer.save(out)
     return Trained(out, tokenizer.kind, tokenizer.vocabulary, tokenizer.special, tokenizer.fingerprint)
-
-
-def _texts(settings: TokenizerTrain) -> Iterator[str]:
-    for source in read.sources(settings.data, field=settings.field):
-        for piece in source.pieces():
-            yield piece.text
 
 
 def _refuse_foreign(out: Path) -> None:

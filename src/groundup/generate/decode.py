@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import ModelError
+from groundup.generate.compiled import CompiledStep
 from groundup.generate.sample import Sampler, finest, number_copies, uniforms
 from groundup.model import config_of
 from groundup.model.cache import Cache
@@ -59,6 +60,7 @@ def generate(
     copies = number_copies(prompts) if copies is None else copies
     text = _Text(model, prompts, max_tokens)
     cache = _cache(model, text.tokens.shape, start=text.length) if use_cache else None
+    step = _step(model, cache)
     seen = text.seen(vocabulary) if sampler.repetition_penalty != 1 else None
     luck = None if sampler.greedy else uniforms(sampler.seed, prompts, copies, max_tokens)
     luck = None if luck is None else luck.to(finest(text.device)).to(text.device)
@@ -67,7 +69,7 @@ def generate(
     model.eval()
     try:
         for number in range(max_tokens):
-            logits = _next_logits(model, *text.window(), cache)
+            logits = _next_logits(model, *text.window(), cache, step)
             chosen = sampler.choose(logits, None if luck is None else luck[:, number], seen)
             ids = chosen.tolist()  # the one wait for the device in each step
             _check_sound(ids, number)
@@ -146,11 +148,32 @@ class _Text:
 def _cache(model: nn.Module, shape: torch.Size, *, start: int) -> Cache:
     batch, columns = shape
     length = min(max(start, columns - 1), config_of(model).context)  # the very last id is never read back
+    if wants_compiled(model):
+        length = config_of(model).context  # one shape, so one compilation, for all batches
+    device = next(model.parameters()).device
+    return Cache(config_of(model), batch=batch, length=length, dtype=cache_dtype(model), device=device)
+
+
+def cache_dtype(model: nn.Module) -> torch.dtype:
+    """The number format of keys and values: that of the weights, but fp32 on a CPU, whose bf16 attention of a single
+    query takes 3 to 5 times as long.
+    """
     weight = next(model.parameters())
-    return Cache(config_of(model), batch=batch, length=length, dtype=weight.dtype, device=weight.device)
+    return torch.float32 if weight.device.type == "cpu" else weight.dtype
 
 
-def _next_logits(model: nn.Module, window: Tensor, real: Tensor | None, cache: Cache | None) -> Tensor:
+def wants_compiled(model: nn.Module) -> bool:
+    """True when `ready` was asked for compiled steps."""
+    return bool(getattr(model, "decode_compiled", False))
+
+
+def _step(model: nn.Module, cache: Cache | None) -> CompiledStep | None:
+    return CompiledStep(model, cache) if cache is not None and wants_compiled(model) else None
+
+
+def _next_logits(
+    model: nn.Module, window: Tensor, real: Tensor | None, cache: Cache | None, step: CompiledStep | None
+) -> Tensor:
     """Logits (B, V) of the token behind the window (B, T).
 
     With a cache that holds all but the newest column, only that column is read. Otherwise (the first time, and always
@@ -161,6 +184,8 @@ def _next_logits(model: nn.Module, window: Tensor, real: Tensor | None, cache: C
     if cache.length + 1 != window.size(1):
         cache.length = 0
         model(window[:, :-1], padding=None if real is None else real[:, :-1], cache=cache, head=False)
+    if step is not None:
+        return step(window, real)
     return model(window[:, -1:], padding=real, cache=cache)[:, -1]  # (B, 1, V) -> (B, V)
 
 

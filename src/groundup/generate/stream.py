@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from groundup.errors import SettingsError, TokenizerError
-from groundup.generate.decode import Step, generate
+from groundup.generate.decode import Step, cache_dtype, generate
+from groundup.generate.ready import MOST_ROWS
 from groundup.generate.sample import Sampler, number_copies
 from groundup.model import config_of
 from groundup.tokens.tokenizer import Tokenizer
@@ -137,7 +138,7 @@ def rows_at_once(model: nn.Module, tokens: int) -> int:
     """
     config = config_of(model)
     numbers = 2 * config.layers * config.kv_heads * config.head_size * min(tokens, config.context)
-    return max(1, min(64, CACHE_BYTES // max(1, numbers * next(model.parameters()).element_size())))
+    return max(1, min(MOST_ROWS, CACHE_BYTES // max(1, numbers * cache_dtype(model).itemsize)))
 
 
 class _Writer:

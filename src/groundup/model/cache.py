@@ -43,7 +43,8 @@ class Cache:
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the keys and values (B, G, T, K) of one layer behind those held; returns all, (B, G, length + T, K).
 
-        The model moves `length` on by T when every layer has appended. Raises ModelError when there is no room.
+        What comes back is in the finer of the two number formats; the very first piece comes back as it is. The model
+        moves `length` on by T when every layer has appended. Raises ModelError when there is no room.
         """
         if keys.shape[0] != self.keys.shape[1]:
             raise ModelError(
@@ -60,5 +61,8 @@ class Cache:
             raise ModelError("a cache was given while gradients are on", "decode inside torch.inference_mode()")
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
+        if self.length == 0:
+            return keys, values
         held = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-        return held[0].to(keys.dtype), held[1].to(values.dtype)  # no copy unless the cache has a dtype of its own
+        finer = torch.promote_types(self.keys.dtype, keys.dtype)
+        return held[0].to(finer), held[1].to(finer)  # no copy unless the cache is coarser than what came in

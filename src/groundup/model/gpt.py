@@ -14,10 +14,14 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from groundup.model.attend import attend
 from groundup.model.cache import Cache
 from groundup.model.check import check_masks, check_positions, check_tokens
 from groundup.model.config import ModelConfig, flops_per_token
+from groundup.model.dropout import Dropout, drop
+from groundup.model.packed import Spans, separable, separately
 
 
 class GPT(nn.Module):
@@ -32,10 +36,11 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, *, seed: int | None = None) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # True: keep only what enters each block, and run it again for the backward pass
         learned = config.parts.positions == "learned"
         self.token_table = Embedding(config.vocabulary, config.width)
         self.position_table = Embedding(config.context, config.width) if learned else None
-        self.dropout = nn.Dropout(config.dropout_embedding)
+        self.dropout = Dropout(config.dropout_embedding, by_torch=config.init == "torch")
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = _norm(config, config.width)
         # Tied, the head is the token table itself and no second parameter: nothing can then come apart when weights
@@ -57,7 +62,8 @@ class GPT(nn.Module):
         (B, T, D).
 
         positions (B, T) or (1, T): place of each token, by default 0, 1, 2, ... after what the cache holds.
-        documents (B, T): tokens see only tokens of the same number. Positions go on across documents unless given.
+        documents (B, T): tokens see only their own document, a run of equal numbers. Positions go on across documents
+            unless given.
         padding (B, S): True for a real token, False for filler, left or right; nothing real sees filler, positions
             count real tokens only, and what comes out at filler is finite and meaningless. With a cache it covers the
             S = cache.length + T tokens so far. Filler on the right alone needs no padding: nothing looks that way.
@@ -70,7 +76,11 @@ class GPT(nn.Module):
         check_positions(tokens, positions, self.config.context)
         check_masks(tokens, start=start, documents=documents, padding=padding)
         positions = places(tokens, start=start, padding=padding) if positions is None else positions
-        mask = visible(tokens, start=start, documents=documents, padding=padding)
+        mask: Tensor | Spans | None = None
+        if documents is not None and padding is None:
+            dropout = self.config.dropout_attention if self.training else 0.0
+            mask = separable(documents, dtype=self.token_table.weight.dtype, dropout=dropout)
+        mask = mask or visible(tokens, start=start, documents=documents, padding=padding)
 
         x = self.token_table(tokens)  # (B, T) -> (B, T, D)
         rotation = None
@@ -79,12 +89,17 @@ class GPT(nn.Module):
         else:
             rotation = rotation_at(positions, self.config.head_size, self.config.rope_base)
         x = self.dropout(x)
+        again = self.recompute and cache is None and torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x, mask, rotation, cache)
+            # Random numbers are drawn again as they were, so dropout is the same in both runs (Chen et al. 2016).
+            x = checkpoint(block, x, mask, rotation, cache, use_reentrant=False) if again else (
+                block(x, mask, rotation, cache))  # fmt: skip
         if cache is not None:
             cache.length += tokens.shape[1]
         x = self.norm(x)
-        return F.linear(x, self.head_weight) if head else x  # (B, T, D) -> (B, T, V)
+        if not head:
+            return x
+        return F.linear(x, self.token_table.weight) if self.head is None else self.head(x)  # (B, T, D) -> (B, T, V)
 
     @property
     def head_weight(self) -> Tensor:
@@ -105,10 +120,10 @@ class Block(nn.Module):
         self.attention = Attention(config, layer)
         self.feedforward_norm = _norm(config, config.width)
         self.feedforward = FeedForward(config) if config.parts.feedforward == "gelu" else GatedFeedForward(config)
-        self.dropout = nn.Dropout(config.dropout_shortcut)
+        self.dropout = Dropout(config.dropout_shortcut, by_torch=config.init == "torch")
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
+        self, x: Tensor, mask: Tensor | Spans | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x), mask, rotation, cache))
@@ -131,10 +146,10 @@ class Attention(nn.Module):
         self.query_norm = _norm(config, config.head_size) if config.parts.query_key_norm else nn.Identity()
         self.key_norm = _norm(config, config.head_size) if config.parts.query_key_norm else nn.Identity()
         self.out = Linear(config.heads * config.head_size, config.width, bias=config.parts.bias)
-        self.dropout = config.dropout_attention
+        self.dropout, self.by_torch = config.dropout_attention, config.init == "torch"
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
+        self, x: Tensor, mask: Tensor | Spans | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         batch, time, _ = x.shape
@@ -146,17 +161,27 @@ class Attention(nn.Module):
             q, k = rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, G, T, K) -> (B, G, S, K)
-        context = attention(q, k, v, mask, dropout=self.dropout if self.training else 0.0)
+            q = q.to(k.dtype)  # a cache may be finer than the weights
+        dropout = self.dropout if self.training else 0.0
+        context = attention(q, k, v, mask, dropout=dropout, by_torch=self.by_torch and dropout > 0)
         context = context.transpose(1, 2).reshape(batch, time, -1)  # (B, H, T, K) -> (B, T, H K)
-        return self.out(context)
+        return self.out(context.to(heads.dtype))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
-    """What each query (B, H, T, K) gathers from keys and values (B, G, S, K), in one fused call: (B, H, T, K).
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Spans | None = None, *, dropout: float = 0.0, by_torch: bool = False
+) -> Tensor:
+    """What each query (B, H, T, K) gathers from keys and values (B, G, S, K), by the quickest way there is: the same.
 
     mask (B or 1, 1, T, S) is True where a query may look. Without one, T equals S and each query sees its own place
     and all earlier ones, or T is 1 and the query sees everything. `attention_by_hand` is the same, written out.
+    With `Spans` each document is done by itself, which is the same as a mask of blocks. `by_torch`:
+    drop what torch's own function drops.
     """
+    if isinstance(mask, Spans):
+        return separately(q, k, v, mask, dropout=dropout)
+    if q.device.type == "cpu" and q.shape[2] > 1 and not by_torch:
+        return attend(q, k, v, mask, dropout=dropout)
     causal = mask is None and q.shape[2] > 1
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
@@ -184,7 +209,7 @@ def attention_by_hand(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
         mask = torch.ones(time, keys, dtype=torch.bool, device=q.device).tril(keys - time)
     scores = scores.masked_fill(~mask, -math.inf)
     weights = torch.softmax(scores, dim=-1)  # each row sums to 1
-    weights = F.dropout(weights, dropout)
+    weights = drop(weights, dropout)
     return weights @ v  # (B, H, T, S) @ (B, H, S, K) -> (B, H, T, K)
 
 
@@ -287,7 +312,8 @@ def visible(tokens: Tensor, *, start: int, documents: Tensor | None, padding: Te
     queries = keys[start:, None]
     mask = (keys <= queries)[None, None]  # (T, S) -> (1, 1, T, S)
     if documents is not None:
-        mask = mask & (documents[:, None, :, None] == documents[:, None, None, :])
+        run = documents.diff(dim=1, prepend=documents[:, :1]).ne(0).cumsum(dim=1)  # a number may come back later
+        mask = mask & (run[:, None, :, None] == run[:, None, None, :])
     if padding is not None:
         # Everyone sees at least itself: a softmax over nothing is NaN, and filler on the left would have nothing.
         mask = mask & (padding.bool()[:, None, None, :] | (keys == queries))

@@ -1,7 +1,7 @@
-"""Text as a stage wants it: training ids, validation ids, and the tokenizer that made them.
+"""Text as a stage wants it: training ids, validation ids, the tokenizer that made them, and how batches are cut.
 
 In: the text and token settings of a stage. Out: `Corpus`; what was prepared stays in a folder, so that a resumed run
-finds the same ids.
+finds the same ids. From it, the `Source` of training samples.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from groundup.batches import DocumentWindows, PackedDocuments, RandomWindows, Source, Windows
 from groundup.errors import DataError, SettingsError
-from groundup.settings import TokenizeSettings
+from groundup.settings import Pretrain, TokenizeSettings
 from groundup.text import catalog
 from groundup.tokens import prepare as preparing
 from groundup.tokens.prepare import MANIFEST, Prepared
 from groundup.tokens.shards import Shards
 from groundup.tokens.tokenizer import Tokenizer
+
+MANY = 64  # documents: with fewer, where they begin says little about what a model will be asked for
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,33 @@ def read(settings: TokenizeSettings, *, folder: Path) -> Corpus:
         return _corpus(preparing.opened(first))
     with preparing.shown() as progress:
         return _corpus(preparing.from_settings(settings, folder, progress=progress))
+
+
+def sampling(settings: Pretrain, text: Corpus, context: int) -> str:
+    """What `--sampling auto` means for this text: "documents" where most of many are shorter than the context.
+
+    A window cut anywhere then shows the model few beginnings at the place where it will be asked to begin: with stories
+    of half a window 3 of 50 came out consistent, against 18 of 50 when windows opened with a story. In long texts a
+    beginning is rare, and where windows open matters little. `--stride` is a wish for windows.
+    """
+    if settings.sampling != "auto":
+        return settings.sampling
+    sizes = np.diff(text.documents.astype(np.int64), append=len(text.train))
+    short = len(sizes) >= MANY and np.median(sizes) < context and settings.stride is None
+    return "documents" if short else "windows"
+
+
+def source(settings: Pretrain, text: Corpus, context: int) -> Source:
+    """The training samples that `settings.sampling`, decided, asks for."""
+    if settings.sampling == "random":
+        return RandomWindows(text.train, length=context, seed=settings.seed)
+    if settings.sampling == "documents":
+        return DocumentWindows(text.train, text.documents, length=context)
+    if settings.sampling == "packed":
+        known = text.tokenizer
+        start = known.end_of_text if known.bos is None else known.bos  # what an empty prompt begins with
+        return PackedDocuments(text.train, text.documents, length=context, start=start)
+    return Windows(text.train, length=context, stride=settings.stride)
 
 
 def _corpus(prepared: Prepared) -> Corpus:

@@ -5,33 +5,38 @@ In: `settings.Pretrain`. Out: a run folder, and `Result`, its figures.
 
 import dataclasses
 import shlex
-import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from groundup import journal, losses, optim
 from groundup import machine as machines
 from groundup import model as models
-from groundup.batches import DocumentWindows, Loader, RandomWindows, Source, Windows
+from groundup.batches import Loader
+from groundup.batches.windows import Source
 from groundup.errors import SettingsError, TokenizerError, UserError
 from groundup.evaluate import Score, each_token_once, evaluate
 from groundup.generate.stream import generate_text, start_ids
+from groundup.lock import locked
 from groundup.machine import Machine
 from groundup.model.config import BigramConfig, ModelConfig, from_name
 from groundup.settings import Decided, Pretrain
 from groundup.stages import corpus
 from groundup.stages.corpus import Corpus
+from groundup.train import compiling, memory, timing, trackers
 from groundup.train import plan as plans
 from groundup.train import run as runs
 from groundup.train.fit import fit
 from groundup.train.job import Fitted, Job
 from groundup.train.plan import Plan, Preflight
+from groundup.train.saver import room_for
 
 
 @dataclass(frozen=True)
@@ -70,50 +75,115 @@ def run(settings: Pretrain) -> Result | Preflight:
     if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
         return _dry_run(settings)
     fresh = not settings.out.exists()
-    asked, planned = runs.open_run(settings.out, settings)
-    try:
-        job, checks, decided = _ready(asked, settings.out, planned)
-    except UserError:
-        if fresh:  # nothing but our own preparations: a corrected command must find its folder free
-            shutil.rmtree(settings.out)
-        raise
-    if settings.dry_run:
-        return checks
-    runs.write_settings(decided.out, decided)
-    print(describe(checks), file=sys.stderr)
-    return _result(decided.out, checks, fit(job))
+    with room_for(settings.out), locked(settings.out, doing="groundup pretrain"):
+        asked, planned = runs.open_run(settings.out, settings)
+        try:
+            job, checks, decided = _ready(asked, settings.out, planned)
+        except UserError:
+            if fresh:  # nothing but our own preparations: a corrected command must find its folder free
+                runs.empty(settings.out)
+            raise
+        if settings.dry_run:
+            return checks
+        runs.write_settings(decided.out, decided)
+        print(describe(checks), file=sys.stderr)
+        return _result(decided.out, checks, fit(job))
 
 
 def _ready(asked: Pretrain, out: Path, planned: int) -> tuple[Job, Preflight, Decided]:
     """Everything up to the first step: text, machine, decisions, model; nothing in it trains."""
+    started = time.monotonic()
+    trackers.check(asked.tracker)
+    plans.check_budget(asked)
     text = corpus.read(asked, folder=out / "data")
     machine = machines.choose(device=asked.device, dtype=asked.dtype, threads=asked.threads)
-    decided = decide(asked, text, machine)
+    config = model_config(asked, text.tokenizer.vocabulary)
+    asked = asked.replace(sampling=corpus.sampling(asked, text, config.context))
+    source = corpus.source(asked, text, config.context)
+    trained = _trained(asked, config, source, machine=machine)
+    decided = _decide(asked, source, trained, machine=machine, started=started)
     if decided.steps < planned:
         raise SettingsError(
             f"the run is planned for {planned} steps, more than the {decided.steps} asked for",
             "a resumed run may only get more",
         )
-    job, checks = prepare_job(decided, text, machine)
+    job, checks = _job(decided, text, source, trained, machine=machine)
     return job, checks, decided
 
 
 def _dry_run(settings: Pretrain) -> Preflight:
     """The preflight of a run that leaves nothing behind."""
     with tempfile.TemporaryDirectory() as folder:
-        text = corpus.read(settings, folder=Path(folder))
-        machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
-        _, checks = prepare_job(decide(settings, text, machine), text, machine)
+        _, checks, _ = _ready(settings.replace(out=Path(folder)), Path(folder), 0)
     return checks
 
 
-def decide(settings: Pretrain, text: Corpus, machine: Machine) -> Decided:
+@dataclass(frozen=True)
+class Trained:
+    """The network and what trains it: `forward` is the network itself or its compiled form, `micro` its seconds."""
+
+    model: nn.Module
+    forward: nn.Module
+    optimizer: torch.optim.Optimizer
+    micro: float
+    memory: tuple[int, int]  # bytes wanted and free
+
+
+def _trained(settings: Pretrain, config: ModelConfig | BigramConfig, source: Source, *, machine: Machine) -> Trained:
+    """Build the network, measure a micro-batch, and compile where it was settings for or pays."""
+    plan = plans.make(plans.resolve(settings, windows=len(source), config=config), windows=len(source))
+    needed = memory.check(config, plan, machine, recompute=settings.recompute)
+    built = models.build(config, seed=settings.seed)
+    built.recompute = settings.recompute
+    model: nn.Module = built.to(machine.device)
+    machines.keep_memory()
+    with memory.explained(model, plan):
+        micro = timing.micro_batch(model, losses.next_token, plan, machine, repeats=3 if settings.minutes else 1)
+        forward, wish = model, settings.compile
+        expected = (settings.minutes or 0) * 60 or micro * plan.steps * plan.accumulate
+        if wish == "on" or (wish == "auto" and compiling.pays(config, machine, expected)):
+            forward, micro = _compiled(model, plan, machine, otherwise=micro)
+    return Trained(model, forward, _optimizer(settings, model, lr=plan.schedule.peak), micro, needed)
+
+
+def _compiled(model: nn.Module, plan: Plan, machine: Machine, *, otherwise: float) -> tuple[nn.Module, float]:
+    """The compiled network and its seconds for a micro-batch; the network as it is where compiling fails."""
+    print("compiling the network (--compile off does without)", file=sys.stderr, flush=True)
+    forward = compiling.compiled(model)
+    try:
+        return forward, timing.micro_batch(forward, losses.next_token, plan, machine, repeats=2)
+    except RuntimeError as error:
+        if memory.is_out_of_memory(error):
+            raise
+        print(f"not compiled: {compiling.reason(error)}", file=sys.stderr, flush=True)
+        return model, otherwise
+
+
+def _optimizer(settings: Pretrain, model: nn.Module, *, lr: float) -> torch.optim.Optimizer:
+    make = optim.muon if settings.optimizer == "muon" else optim.adamw
+    return make(model, lr=lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
+
+
+def _decide(asked: Pretrain, source: Source, trained: Trained, *, machine: Machine, started: float) -> Decided:
     """Fill in everything that was left open, once: what a resumed run must not decide anew."""
-    config = model_config(settings, text.tokenizer.vocabulary)
-    windows = len(_windows(settings, text, config.context))
-    width = config.width if isinstance(config, ModelConfig) else 128
-    decided = plans.resolve(settings, windows=windows, context=config.context, width=width)
-    return decided.replace(device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads)
+    windows, config = len(source), models.config_of(trained.model)
+    compile = "off" if trained.forward is trained.model else "on"
+    asked = asked.replace(
+        device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads, compile=compile
+    )
+    if asked.minutes is None or asked.steps is not None:
+        return plans.resolve(asked, windows=windows, config=config)
+    plan = plans.make(plans.resolve(asked, windows=windows, config=config), windows=windows)
+    update = timing.update(trained.model, partial(_optimizer, asked, lr=plan.schedule.peak), machine)
+    per_token = trained.micro / (3 * plan.micro_batch * config.context)  # forward alone is a third
+    steps, looks = timing.steps_within(
+        asked.minutes,
+        spent=time.monotonic() - started,
+        step=plan.accumulate * trained.micro + update,
+        look=per_token * asked.eval_tokens,
+    )
+    every = {"eval_every": asked.eval_every or max(1, steps // looks)}
+    return plans.resolve(asked.replace(steps=steps, **every), windows=windows, config=config)
 
 
 def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramConfig:
@@ -127,24 +197,29 @@ def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramCon
     return from_name(settings.size, vocabulary=vocabulary, **given)
 
 
-def prepare_job(settings: Decided, text: Corpus, machine: Machine) -> tuple[Job, Preflight]:
-    """Build model, optimizer, batches and plan from decided settings, and check that they fit the machine."""
-    config = model_config(settings, text.tokenizer.vocabulary)
-    source = _windows(settings, text, config.context)
-    plan = plans.make(settings, windows=len(source))
+def _job(
+    settings: Decided, text: Corpus, source: Source, trained: Trained, *, machine: Machine
+) -> tuple[Job, Preflight]:
+    """Put together what `fit` is told, and what a person is told before."""
+    filler = getattr(source, "filler", 0.0)
+    plan = plans.make(settings, windows=len(source), filler=filler)
     counts = (len(text.train), len(text.valid))
-    memory = plans.check_memory(config, plan, machine)
-    model = models.build(config, seed=settings.seed).to(machine.device)
-    checks = plans.preflight(model, losses.next_token, plan, machine=machine, data=counts, memory=memory)
-    optimizer = optim.adamw(
-        model, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+    checks = plans.preflight(
+        models.config_of(trained.model),
+        plan,
+        data=counts,
+        memory=trained.memory,
+        seconds=plan.steps * plan.accumulate * trained.micro,
+        compiled=trained.forward is not trained.model,
     )
+    checks = dataclasses.replace(checks, sampling=settings.sampling, filler=filler)
     machines.seed_all(settings.seed)  # dropout; weights, order and samples have generators of their own
     job = Job(
         out=settings.out,
-        model=model,
+        model=trained.model,
+        forward=trained.forward,
         tokenizer=text.tokenizer,
-        optimizer=optimizer,
+        optimizer=trained.optimizer,
         batches=Loader(source, batch=plan.micro_batch, seed=settings.seed, rank=machine.rank, world=machine.world),
         loss=losses.next_token,
         plan=plan,
@@ -155,21 +230,16 @@ def prepare_job(settings: Decided, text: Corpus, machine: Machine) -> tuple[Job,
             "groundup": _version(),
             "sources": text.sources,
             "settings": settings.model_dump(mode="json", exclude_none=True),
+            "machine": machines.describe(),
         },
         data=text.fingerprint,
         clip=settings.clip,
         keep=settings.keep,
+        async_save=settings.async_save,
+        tracker=settings.tracker or "",
         resume_command=f"groundup pretrain --out {shlex.quote(str(settings.out))} --resume",
     )
     return job, checks
-
-
-def _windows(settings: Pretrain, text: Corpus, context: int) -> Source:
-    if settings.sampling == "random":
-        return RandomWindows(text.train, length=context, seed=settings.seed)
-    if settings.sampling == "documents":
-        return DocumentWindows(text.train, text.documents, length=context)
-    return Windows(text.train, length=context, stride=settings.stride)
 
 
 def _evaluator(settings: Decided, text: Corpus, plan: Plan, machine: Machine) -> Any:
@@ -203,7 +273,8 @@ def describe(checks: Preflight) -> str:
     return "\n".join([
         f"model     {checks.parameters:,} parameters ({checks.parameters_without_embeddings:,} without embeddings), "
         f"vocabulary {checks.vocabulary:,}, context {checks.context:,}",
-        f"data      {checks.training_tokens:,} training tokens, {checks.validation_tokens:,} for validation",
+        f"data      {checks.training_tokens:,} training tokens, {checks.validation_tokens:,} for validation, "
+        f"sampling {checks.sampling}" + (f" ({checks.filler:.1%} filler)" if checks.filler else ""),
         f"plan      {checks.steps:,} steps of {checks.tokens_per_step:,} tokens = {checks.epochs:.2f} epochs",
         f"needs     about {checks.memory_bytes / 2**20:,.0f} MiB of {checks.memory_free / 2**20:,.0f} MiB free, "
         f"about {journal.clock(checks.seconds)}",

@@ -1,32 +1,38 @@
 """Public data sets by name: address, sha256, licence, citation, and where a local copy lies.
 
-In: a name such as `tinyshakespeare`, and the mirror folder `$GROUNDUP_DATA`. Out: the path of a verified file.
-Nothing here reaches for the network: an absent file is an error that says where the original is and where to put it.
+In: a name such as `tinyshakespeare`. Out: the path of a verified file: in the mirror folder `$GROUNDUP_DATA`, else in
+the cache folder, else downloaded into it: the only time the network is used, and only because a name was given.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from groundup.errors import DataError, nearest
+from groundup.text import download
+from groundup.text.download import Progress, Remote, silent
 
 Kind = Literal["text", "labelled", "instructions", "preferences"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One public file; `columns` names the fields of a tab-separated file without a header."""
+    """One public file; `columns` names the fields of a tab-separated file without a header.
+
+    Where no hash is known to us, `sha256` is "" and `bytes` 0: that of the first download is written beside the file
+    and holds from then on. It tells whether the file changed, not whether it was right the first time.
+    """
 
     kind: Kind
-    file: str  # inside the mirror folder
+    file: str  # inside the mirror folder, and inside the cache folder
     address: str
-    sha256: str
-    bytes: int
+    sha256: str = ""
+    bytes: int = 0
     licence: str
     citation: str
     note: str = ""
+    member: str = ""  # the file to take out, where the address is a zip file
     columns: tuple[str, ...] = ()
 
 
@@ -69,6 +75,14 @@ ENTRIES: dict[str, Entry] = {
         citation="Eldan, Li: TinyStories, arXiv 2305.07759",
         note="a sample; the whole set is https://huggingface.co/datasets/roneneldan/TinyStories",
     ),
+    "fineweb-edu-sample": Entry(
+        kind="text",
+        file="text/fineweb-edu-sample-10BT-000.parquet",
+        address="https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu/resolve/main/sample/10BT/000_00000.parquet",
+        licence="ODC-By 1.0",
+        citation="Penedo and others: The FineWeb Datasets, arXiv 2406.17557",
+        note="the first file of sample-10BT, about 2 GB; needs groundup[data]; its hash is that of your first download",
+    ),
     "sms-spam": Entry(
         kind="labelled",
         file="sms-spam/SMSSpamCollection",
@@ -78,6 +92,7 @@ ENTRIES: dict[str, Entry] = {
         licence="CC BY 4.0",
         citation="Almeida, Gomez Hidalgo, Yamakami: Contributions to the Study of SMS Spam Filtering, DocEng 2011",
         note="the file SMSSpamCollection inside the zip",
+        member="SMSSpamCollection",
         columns=("label", "text"),
     ),
     "instruction-data": Entry(
@@ -118,8 +133,16 @@ def mirror() -> Path | None:
     return Path(folder) if folder else None
 
 
-def find(name: str) -> Path:
-    """The verified local copy of a catalog set; raises DataError saying what to fetch, from where, and where to put it.
+def local(name: str) -> Path | None:
+    """Where a copy of a catalog set lies already, unverified: in the mirror folder or the cache folder, else None."""
+    file, folders = ENTRIES[name].file, (mirror(), download.cache())
+    return next((folder / file for folder in folders if folder and (folder / file).is_file()), None)
+
+
+def find(name: str, *, progress: Progress = silent) -> Path:
+    """The verified local copy of a catalog set, downloaded if there is none; raises DataError where it cannot be had.
+
+    A file in the mirror folder of which no hash is known is taken as it is.
 
     >>> find("tinyshakespear")
     Traceback (most recent call last):
@@ -129,28 +152,10 @@ def find(name: str) -> Path:
     if name not in ENTRIES:
         raise DataError(f"'{name}' is not in the catalog", nearest(name, ENTRIES))
     entry, folder = ENTRIES[name], mirror()
-    source = f"{entry.address} ({entry.note})" if entry.note else entry.address
-    if folder is None:
-        raise DataError(
-            f"'{name}' is a catalog name, and no folder of local copies is set",
-            f"fetch {source}, save it as FOLDER/{entry.file} and set the environment variable GROUNDUP_DATA=FOLDER",
-        )
-    path = folder / entry.file
-    if not path.is_file():
-        raise DataError(f"no local copy of '{name}' at {path}", f"fetch {source} and save it there")
-    _verify(name, path)
-    return path
-
-
-def _verify(name: str, path: Path) -> None:
-    """Compare the file with the catalog's sha256."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
-    if found != ENTRIES[name].sha256:
-        raise DataError(
-            f"{path} is not the catalog's '{name}': sha256 {found[:16]}..., expected {ENTRIES[name].sha256[:16]}...",
-            f"fetch it again from {ENTRIES[name].address}, or give the file by its path to use it as it is",
-        )
+    if folder is not None and (folder / entry.file).is_file():
+        path = folder / entry.file
+        expected = entry.sha256 or download.pinned(path)
+        download.verify(path, sha256=expected, name=name, address=entry.address)
+        return path
+    remote = Remote(name=name, address=entry.address, sha256=entry.sha256, bytes=entry.bytes, member=entry.member)
+    return download.fetch(remote, download.cache() / entry.file, progress=progress)

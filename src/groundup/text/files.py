@@ -1,15 +1,15 @@
 """One file -> its documents, in pieces of about a megabyte.
 
-In: the path of a .txt, .md, .jsonl, .csv or .tsv file. Out: `Piece`s. A .txt or .md file is one document, a row of the
-others is one; empty documents are skipped. Text is kept exactly as stored (no newline translation; only a byte order
-mark at the start of a file is dropped). Memory stays bounded by a few pieces, or by the longest row.
+In: the path of a .txt, .md, .jsonl, .csv or .tsv file, or of such a file packed as .gz or .zst. Out: `Piece`s. A .txt
+or .md file is one document, a row of the others is one; empty documents are skipped. Text is kept exactly as stored (no
+newline translation; only a byte order mark at the start of a file is dropped). Memory stays bounded by a few pieces, or
+by the longest row.
 
 A document is cut only before white space that follows a letter or digit. No token of the tokenizers here (characters,
 words, GPT-2's pattern and its descendants) crosses such a place, so encoding piece by piece gives the ids of the whole.
 """
 
 import codecs
-import contextlib
 import csv
 import json
 import re
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from groundup.errors import DataError, nearest
+from groundup.text import packed
 
 BLOCK = 1 << 20  # bytes read at a time, and so about the characters of a piece
 LONGEST_WAIT = 4 << 20  # characters without a safe place to cut, before a cut is forced
@@ -73,7 +74,7 @@ def document(text: str) -> Iterator[Piece]:
 
 def text_file(path: Path, field: str = "") -> Iterator[Piece]:
     """The one document of a .txt or .md file; `field` is ignored, so that all readers are called alike."""
-    return cut(_decoded(path))
+    return cut(decoded(path))
 
 
 def jsonl_file(path: Path, field: str) -> Iterator[Piece]:
@@ -124,7 +125,7 @@ def _rows(path: Path, rows: Iterator[list[str]], *, start: int) -> Iterator[tupl
 
 def _delimiter(path: Path, header: str) -> str:
     """A tab for .tsv, else what stands most often in the header line (a comma if nothing does)."""
-    return "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=header.count)
+    return "\t" if packed.kind(path) == ".tsv" else max(",;\t|", key=header.count)
 
 
 def _json_object(line: str, *, where: str) -> dict[str, object]:
@@ -161,25 +162,13 @@ def _text_of(row: dict[str, object], field: str, *, where: str) -> str:
     return value
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open for reading; what the operating system refuses becomes a DataError."""
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
-        ) from None
-
-
-def _decoded(path: Path) -> Iterator[str]:
-    """The file as text, block by block; a character divided between blocks is put together."""
+def decoded(path: Path) -> Iterator[str]:
+    """The file as text, block by block; a character divided between blocks is put together. Raises NotUTF8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with _opened(path) as file:
-        offset = _skip_mark(file)
+    with packed.opened(path) as file:
+        offset, ahead = _text_start(file)
         while True:
-            block = file.read(BLOCK)
+            block = ahead + file.read(BLOCK)
             start = offset - len(decoder.getstate()[0])  # bytes of an unfinished character come before this block
             try:
                 text = decoder.decode(block, final=not block)
@@ -187,16 +176,16 @@ def _decoded(path: Path) -> Iterator[str]:
                 raise _not_utf8(path, start, error) from None
             if not block:
                 return
-            offset += len(block)
+            offset, ahead = offset + len(block), b""
             yield text
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends; only \\n divides, as other line ends may stand inside a value."""
-    with _opened(path) as file:
-        offset, number = _skip_mark(file), 0
-        while line := file.readline(LONGEST_ROW + 1):
-            number += 1
+    with packed.opened(path) as file:
+        (offset, ahead), number = _text_start(file), 0
+        while line := ahead if ahead.endswith(b"\n") else ahead + file.readline(LONGEST_ROW + 1):
+            number, ahead = number + 1, b""
             if len(line) > LONGEST_ROW:
                 raise DataError(f"{path} line {number} is longer than {LONGEST_ROW:,} bytes", "write one row per line")
             try:
@@ -206,18 +195,20 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             offset += len(line)
 
 
-def _skip_mark(file: BinaryIO) -> int:
-    """Step over a UTF-8 byte order mark; returns the offset of the text."""
-    if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-        return len(codecs.BOM_UTF8)
-    file.seek(0)
-    return 0
+def _text_start(file: BinaryIO) -> tuple[int, bytes]:
+    """Step over a UTF-8 byte order mark: the offset of the text, and what of its first line was read to see that."""
+    ahead = file.readline(len(codecs.BOM_UTF8))
+    return (len(ahead), b"") if ahead == codecs.BOM_UTF8 else (0, ahead)
 
 
-def _not_utf8(path: Path, offset: int, error: UnicodeDecodeError) -> DataError:
+class NotUTF8(DataError):
+    """Bytes that no UTF-8 text can hold; a reader that knows another encoding may try that."""
+
+
+def _not_utf8(path: Path, offset: int, error: UnicodeDecodeError) -> NotUTF8:
     at, value = offset + error.start, error.object[error.start]
     wide = at == 0 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return DataError(
+    return NotUTF8(
         f"{path} is not UTF-8: byte 0x{value:02X} at offset {at:,}" + (" (it looks like UTF-16)" if wide else ""),
         f"convert it: iconv -f {'utf-16' if wide else 'latin1'} -t utf-8 {path.name} > new{path.suffix}",
     )

@@ -1,7 +1,7 @@
 """What a person names -> sources of text.
 
-In: files, folders, globs, catalog names, `harbor`. Out: `Source`s, each an iterator of `Piece` that starts anew at
-every call and never holds more than a few pieces; and `survey`, which reads one through and counts.
+In: files, folders, globs, catalog names, `harbor`, `gutenberg`. Out: `Source`s, each an iterator of `Piece` that starts
+anew at every call and never holds more than a few pieces; and `survey`, which reads one through and counts.
 """
 
 import difflib
@@ -14,17 +14,23 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from groundup.errors import DataError
-from groundup.text import catalog, harbor
-from groundup.text.files import READERS, Piece, document, table_file
+from groundup.text import catalog, files, gutenberg, harbor, packed, parquet
+from groundup.text.download import Progress, silent
+from groundup.text.files import Piece, document, table_file
 
+READERS = files.READERS | {".parquet": parquet.parquet_file}
 HARBOR_STORIES = 20_000
+KINDS = f"{' '.join(READERS)}, each also as .gz or .zst"
 MOST_KEPT = 50_000  # stories, about 40 MB
 NOT_TEXT = {"prepared.json": "token shards", "settings.toml": "a training run", "model.safetensors": "a model"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file or generated set: `bytes` is its size (an estimate where generated), `stamp` changes when it changes.
+    """One file or generated set; `stamp` changes when it changes.
+
+    `bytes` says how much there is to read: the size of the file, an estimate of what is inside where that is packed or
+    generated. Only `survey` knows how much text it is. A source can be sent to another process.
 
     >>> from groundup.text import read
     >>> [source.name for source in read.sources(["harbor:2", "harbor:3:7"])]
@@ -66,11 +72,13 @@ def survey(source: Source, *, progress: Callable[[int], None] = lambda done: Non
     return Survey(documents, characters, size, digest.hexdigest())
 
 
-def sources(data: Sequence[str], *, field: str = "text") -> list[Source]:
-    """Resolve files, folders, globs, catalog names and `harbor[:STORIES[:SEED]]`, in the order given, each file once.
+def sources(data: Sequence[str], *, field: str = "text", progress: Progress = silent) -> list[Source]:
+    """Resolve files, folders, globs, catalog names, `harbor` and `gutenberg`, in the order given, each file once.
 
-    A name of the catalog, or harbor, comes before a path: write `./harbor` for a folder of that name. Folders are read
-    recursively and sorted; hidden files and unknown suffixes in them are passed over. Raises DataError.
+    A name of the catalog, harbor or gutenberg comes before a path: write `./harbor` for a folder of that name. Folders
+    are read recursively and sorted; hidden files and unknown suffixes in them are passed over. `gutenberg:FOLDER` (or a
+    file, or a glob) reads books without licence header and footer, `gutenberg:1342,84` downloads books by number,
+    `gutenberg` a few well-known ones. `progress` hears of downloads. Raises DataError.
 
     >>> sources(["no/such/file.txt"])
     Traceback (most recent call last):
@@ -80,7 +88,7 @@ def sources(data: Sequence[str], *, field: str = "text") -> list[Source]:
     if not data:
         raise DataError("no text was given", f"--data takes files, folders, globs, or one of: {', '.join(names())}")
     try:
-        found = {source.stamp: source for name in data for source in _resolve(name, field)}
+        found = {source.stamp: source for name in data for source in _resolve(name, field, progress)}
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename}: {error.strerror}", "check the path and its permissions"
@@ -90,15 +98,21 @@ def sources(data: Sequence[str], *, field: str = "text") -> list[Source]:
 
 def names() -> list[str]:
     """The names `--data` understands besides paths."""
-    return ["harbor", *(name for name, entry in catalog.ENTRIES.items() if entry.kind == "text" or entry.columns)]
+    return [
+        "harbor",
+        "gutenberg",
+        *(name for name, entry in catalog.ENTRIES.items() if entry.kind == "text" or entry.columns),
+    ]
 
 
-def _resolve(name: str, field: str) -> list[Source]:
+def _resolve(name: str, field: str, progress: Progress) -> list[Source]:
     path = Path(name)
     if name.split(":")[0] == "harbor":
         return [_harbor(name)]
+    if name.split(":")[0] == "gutenberg":
+        return _gutenberg(name.partition(":")[2], progress)
     if name in catalog.ENTRIES:
-        return [_from_catalog(name, field)]
+        return [_from_catalog(name, field, progress)]
     if path.is_dir():
         return [file_source(file, field=field) for file in _folder(path)]
     if path.is_file():
@@ -109,20 +123,42 @@ def _resolve(name: str, field: str) -> list[Source]:
 
 
 def _single_file(path: Path, field: str) -> Source:
-    if path.suffix.lower() not in READERS:
-        advice = f"text comes as {' '.join(READERS)}; rename or convert the file"
-        raise DataError(f"cannot read {path}: unknown kind of file '{path.suffix or path.name}'", advice)
+    if packed.kind(path) not in READERS:
+        advice = f"text comes as {KINDS}; rename or convert the file"
+        if packed.is_packed(path) and not packed.kind(path):
+            advice = f"say what is packed: {path.stem}.txt{path.suffix} or {path.stem}.jsonl{path.suffix}, for example"
+        raise DataError(f"cannot read {path}: unknown kind of file '{_suffix(path)}'", advice)
     source = file_source(path, field=field)
     if not source.bytes:
         raise DataError(f"{path} is empty (0 bytes)", "give a file that holds text")
     return source
 
 
-def _from_catalog(name: str, field: str) -> Source:
+def _from_catalog(name: str, field: str, progress: Progress) -> Source:
     entry = catalog.ENTRIES[name]
     if entry.kind != "text" and not entry.columns:
         raise DataError(f"'{name}' holds {entry.kind}, not running text", f"choose one of: {', '.join(names())}")
-    return replace(file_source(catalog.find(name), field=field, columns=entry.columns), name=name)
+    path = catalog.find(name, progress=progress)
+    return replace(file_source(path, field=field, columns=entry.columns), name=name)
+
+
+def _gutenberg(what: str, progress: Progress) -> list[Source]:
+    """Books by number, from the network; else those in a folder, a file or a glob."""
+    if not what.strip("0123456789,"):
+        books = {number: gutenberg.fetched(number, progress=progress) for number in gutenberg.numbers(what)}
+        return [replace(_book(path), name=f"gutenberg:{number}") for number, path in books.items()]
+    path = Path(what)
+    found = [path] if path.is_file() else _walk(path) if path.is_dir() else _matches(what)
+    books_there = gutenberg.chosen(file for file in found if file.is_file() and file.stat().st_size)
+    if not books_there:
+        raise DataError(f"no books in {what}: found {_seen(found)}", "Gutenberg's plain texts end in .txt")
+    return [_book(path) for path in books_there]
+
+
+def _book(path: Path) -> Source:
+    status = path.stat()
+    stamp = f"{path.resolve().as_posix()} {status.st_size} {status.st_mtime_ns} gutenberg"
+    return Source(str(path), packed.size(path), stamp, partial(gutenberg.book, path))
 
 
 def _harbor(name: str) -> Source:
@@ -165,32 +201,48 @@ def _folder(folder: Path) -> list[Path]:
 def _walk(folder: Path) -> list[Path]:
     """Every file below a folder, but nothing hidden."""
     found: list[Path] = []
-    for root, folders, files in os.walk(folder, onerror=_unreadable):
+    for root, folders, inside in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in files if not name.startswith(".")]
+        found += [Path(root, name) for name in inside if not name.startswith(".")]
     return found
 
 
 def _glob(pattern: str) -> list[Path]:
     """What a pattern matches: files of a known kind, and such files below the folders it matches."""
+    return _usable(_matches(pattern), where=pattern)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Every file that a pattern matches or that lies below a folder it matches; raises DataError if nothing matches."""
     found = [Path(match) for match in glob.glob(pattern, recursive=True)]
     if not found:
+        if not glob.has_magic(pattern):
+            raise _missing(pattern, Path(pattern))
         raise DataError(f"nothing matches {pattern}", f"it was looked for in {Path.cwd()}")
     inside = [file for path in found if path.is_dir() for file in _walk(path)]
-    return _usable([path for path in found if path.is_file()] + inside, where=pattern)
+    return [path for path in found if path.is_file()] + inside
 
 
 def _usable(found: Iterable[Path], *, where: str) -> list[Path]:
     """The files with a known suffix and something in them, sorted; raises DataError if there are none."""
     found = sorted(set(found), key=lambda path: path.as_posix())
-    known = [path for path in found if path.suffix.lower() in READERS and path.is_file()]
+    known = [path for path in found if packed.kind(path) in READERS and path.is_file()]
     if not known:
-        seen = ", ".join(sorted({path.suffix or path.name for path in found})[:8]) or "nothing"
-        raise DataError(f"no text files in {where}: found {seen}", f"text comes as {' '.join(READERS)}")
+        raise DataError(f"no text files in {where}: found {_seen(found)}", f"text comes as {KINDS}")
     filled = [path for path in known if path.stat().st_size]
     if not filled:
         raise DataError(f"the {len(known)} text files in {where} are all empty", "give files that hold text")
     return filled
+
+
+def _seen(found: Iterable[Path]) -> str:
+    """The kinds of file that are there, for a message."""
+    return ", ".join(sorted({_suffix(path) for path in found})[:8]) or "nothing"
+
+
+def _suffix(path: Path) -> str:
+    """The end of a name that tells its kind: .txt, .tar.gz, or the whole name."""
+    return packed.kind(path) + path.suffix if packed.is_packed(path) else path.suffix or path.name
 
 
 def _unreadable(error: OSError) -> None:
@@ -209,8 +261,9 @@ def _missing(name: str, path: Path) -> DataError:
 
 def file_source(path: Path, *, field: str, columns: Sequence[str] = ()) -> Source:
     """The source of one file whose kind is known by its suffix, or by `columns` for lines without a header."""
-    status = path.stat()
+    status, kind = path.stat(), packed.kind(path)
     labelled = partial(table_file, path, field, columns=columns)
-    reader = labelled if columns else partial(READERS[path.suffix.lower()], path, field)
+    reader = labelled if columns else partial(READERS[kind], path, field)
+    size = parquet.size(path, field) if kind == ".parquet" and status.st_size else packed.size(path)
     stamp = f"{path.resolve().as_posix()} {status.st_size} {status.st_mtime_ns} {field}"
-    return Source(str(path), status.st_size, stamp, reader)
+    return Source(str(path), size, stamp, reader)

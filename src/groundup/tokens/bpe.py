@@ -5,7 +5,8 @@ on distinct words with counts and touches only the words a merge changes.
 
 How it goes (Sennrich et al. 2016, section 3.2; on bytes: Radford et al. 2019, section 2.2):
 
-1. `split` cuts text into words by GPT-2's pattern; no token ever crosses a cut.
+1. `split` cuts text into words by GPT-2's pattern; no token ever crosses a cut. Learning also cuts words of more than a
+   thousand characters (`bounded`).
 2. Every word starts as UTF-8 bytes: ids 0..255, in the order of `BYTES`.
 3. The most frequent pair of neighbouring ids becomes a new id, everywhere at once; repeat. Ties go to the smallest
    (left id, right id).
@@ -20,7 +21,7 @@ How it goes (Sennrich et al. 2016, section 3.2; on bytes: Radford et al. 2019, s
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import regex
 
@@ -53,6 +54,9 @@ _NUMBER = rf"[\p{{N}}--[{_SKIP}]]"
 _GPT2_CUT = rf"'(?:[sdmt]|ll|ve|re)| ?{_LETTER}+| ?{_NUMBER}+| ?[^\s{_LETTER}{_NUMBER}]+|\s+(?!\S)|\s+"
 _GPT2 = regex.compile(_GPT2_CUT, regex.V1)  # V1: sets within sets
 
+LONGEST = 1000  # characters of a word, when learning
+_UNBROKEN = regex.compile(rf"\S{{{LONGEST}}}|\s{{{LONGEST}}}")  # every longer word holds such a stretch
+
 
 def split(text: str) -> list[str]:
     """Cut text into the words inside which pairs may merge; joined, they are the text again.
@@ -75,11 +79,30 @@ def to_ids(word: bytes) -> list[int]:
 _ID_OF_BYTE = {byte: i for i, byte in enumerate(BYTES)}
 
 
+def bounded(text: str) -> Iterator[str]:
+    """The text, cut inside words of more than `LONGEST` characters, such as a megabyte of one letter.
+
+    For learning only. The trainer of `tokenizers` needs time in the square of a word's length: a second at 100,000
+    characters, minutes at a million. No token worth learning is so long; the ids that encoding gives are not touched.
+
+    >>> [len(part) for part in bounded("so " + "o" * 2500 + "!")]
+    [1002, 1000, 502]
+    """
+    start = end = 0
+    for word in split(text) if _UNBROKEN.search(text) else ():
+        for place in range(end + LONGEST, end + len(word), LONGEST):
+            yield text[start:place]
+            start = place
+        end += len(word)
+    yield text[start:]
+
+
 def count_words(texts: Iterable[str]) -> Counter[str]:
     """How often each word occurs; the texts are streamed, only distinct words are kept."""
     words: Counter[str] = Counter()
     for text in texts:
-        words.update(split(text))
+        for part in bounded(text):
+            words.update(split(part))
     return words
 
 

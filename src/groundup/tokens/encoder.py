@@ -2,29 +2,34 @@
 
 In: sources, a tokenizer, a division. Out: `train.tokens` and `valid.tokens`. Every few seconds the files are synced and
 `cursor.json` notes how far they are good; the next run drops what lies beyond, and so ends in the same bytes.
+
+One process reads, divides and writes, in order; others may encode between (workers.py). So the files depend neither on
+how many there are nor on who is first.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from groundup.errors import DataError, UserError
 from groundup.text.read import Piece, Source, Survey
 from groundup.tokens.division import Division
+from groundup.tokens.learning import Progress
 from groundup.tokens.shards import ShardWriter, parts
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.tokens.workers import Ids, encode_each
 
 CURSOR = "cursor.json"
 SAVE_SECONDS = 5.0  # a killed run repeats at most this much work
-
-Progress = Callable[[str, int, int], None]  # what is going on, bytes of text done, bytes of text in all
+BATCH = 1 << 20  # characters that travel to a worker at a time, at least
 
 
 @dataclass
@@ -39,6 +44,27 @@ class Cursor:
     inside: bool = False  # a document
 
 
+class Work(NamedTuple):
+    """A piece of text with its place: the number of its source and document, and its parts as (split, text)."""
+
+    source: int
+    document: int
+    piece: Piece
+    parts: list[tuple[str, str]]
+
+
+@dataclass
+class Batch:
+    """Some pieces in a row."""
+
+    works: list[Work]
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be encoded."""
+        return [text for work in self.works for _, text in work.parts]
+
+
 @dataclass
 class Encoder:
     """One folder being filled: what is read, how it is divided, and how far it came."""
@@ -48,6 +74,7 @@ class Encoder:
     out: Path
     division: Division
     totals: Survey
+    workers: int = 1
     cursor: Cursor = field(default_factory=Cursor)
     writers: dict[str, ShardWriter] = field(default_factory=dict)
     states: dict[str, dict[str, int]] = field(default_factory=dict)  # of all writers, also of those that are closed
@@ -74,28 +101,62 @@ class Encoder:
 
     def _encode(self, progress: Progress) -> None:
         cursor, saved = self.cursor, time.monotonic()
-        while cursor.source < len(self.sources):
-            source = self.sources[cursor.source]
-            for piece in islice(source.pieces(), cursor.pieces, None):
-                self._put(piece, source)
+        with closing(encode_each(self._batches(), self.tokenizer, workers=self.workers)) as encoded:
+            for batch, found in encoded:
+                self._write_batch(batch, found)
                 if time.monotonic() - saved >= SAVE_SECONDS:
                     self._save()
                     saved = time.monotonic()
                 progress("encoding", cursor.bytes, self.totals.bytes)
-            cursor.source, cursor.pieces = cursor.source + 1, 0
+        cursor.source, cursor.pieces = len(self.sources), 0
         if (cursor.documents, cursor.bytes) != (self.totals.documents, self.totals.bytes):
             raise DataError("the text changed while it was read", "prepare it again when nothing writes to it any more")
         self._save()
 
-    def _put(self, piece: Piece, source: Source) -> None:
-        """Encode one piece into the split, or the two splits, it belongs to."""
-        cursor, writer = self.cursor, None
-        for name, text in self.division.parts(cursor.documents, cursor.characters, piece.text):
+    def _batches(self) -> Iterator[Batch]:
+        """The pieces from the cursor on; they are read ahead of it."""
+        works, size = list[Work](), 0
+        for work in self._works():
+            works.append(work)
+            size += len(work.piece.text)
+            if size >= BATCH:
+                yield Batch(works)
+                works, size = [], 0
+        if works:
+            yield Batch(works)
+
+    def _works(self) -> Iterator[Work]:
+        document, characters, skip = self.cursor.documents, self.cursor.characters, self.cursor.pieces
+        for number in range(self.cursor.source, len(self.sources)):
+            for piece in islice(self.sources[number].pieces(), skip, None):
+                yield Work(number, document, piece, self.division.parts(document, characters, piece.text))
+                document, characters = document + piece.ends, characters + len(piece.text)
+            skip = 0
+
+    def _write_batch(self, batch: Batch, found: Ids) -> None:
+        """Hand each text its ids; what the tokenizer cannot express is reported with the name of the source."""
+        lengths, start = iter(found.lengths.tolist()), 0
+        for work in batch.works:
+            arrays = []
+            for length in islice(lengths, len(work.parts)):
+                arrays.append(found.ids[start : start + length])
+                start += length
+            if found.refused and len(arrays) < len(work.parts):
+                kind, what, fix = found.refused
+                raise kind(f"{self.sources[work.source].name}, document {work.document + 1}: {what}", fix)
+            self._put(work, arrays)
+
+    def _put(self, work: Work, arrays: Sequence[np.ndarray]) -> None:
+        """Write the ids of one piece into the split, or the two splits, it belongs to."""
+        cursor, writer, piece = self.cursor, None, work.piece
+        if cursor.source != work.source:
+            cursor.source, cursor.pieces = work.source, 0
+        for (name, text), ids in zip(work.parts, arrays, strict=True):
             writer = self.writers[name]
             if not cursor.inside or not writer.tokens:  # a document that the boundary divides begins in both splits
                 writer.begin()
             size = len(text.encode("utf-8"))
-            writer.add(encoded(self.tokenizer, text, source, cursor.documents), bytes=size)
+            writer.add(ids, bytes=size)
             cursor.inside, cursor.bytes = True, cursor.bytes + size
         end = self.tokenizer.end_of_text
         if piece.ends and writer and end is not None and self.totals.documents > 1:

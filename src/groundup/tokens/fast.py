@@ -4,15 +4,16 @@ In: text. Out: the same merges and the same ids as bpe.py. Tests prove it on ran
 what the two libraries would do otherwise is noted where it is put right.
 """
 
+import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
 import numpy as np
-import regex
 import tiktoken
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, pre_tokenizers, trainers
@@ -21,11 +22,16 @@ from groundup.errors import TokenizerError
 from groundup.tokens import bpe, formats
 from groundup.tokens.tokenizer import Tokenizer, check_special, check_text
 
-# GPT-2's cut as tiktoken spells it: `++` never gives back, so long words cost no backtracking. It cuts as bpe.split.
-GPT2_CUT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-_LONG = 100_000  # tiktoken's engine runs out of stack on some 500,000 white-space characters before a word
+# GPT-2's cut without its look ahead, `\s+(?!\S)`, which alone keeps tiktoken from the engine that reads each character
+# once. Without it tiktoken is about half as quick again, and long runs cost it neither time nor stack. What that part
+# matches, two and more white-space characters, is found here by RUN, and a mark is put behind it: a special token, at
+# which tiktoken ends one text and begins the next. It cuts as bpe.split.
+CUT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+$|\s"
+_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # \s of tiktoken; re's has \x1c-\x1f too
+RUN = re.compile(rf"[{_SPACE}]{{2,}}(?![^{_SPACE}])")
+_MARK, _END = (1 << 32) - 3, (1 << 32) - 2  # ids of the marks behind a run and behind a text: no vocabulary has them
+_SHORT = 2000  # characters up to which a list of ids costs less than the call that makes arrays
 MOST = 32_768  # ids to learn when nobody says how many
-_SPACES = regex.compile(r"\s*+")
 
 Merge = tuple[bytes, bytes]
 
@@ -34,7 +40,6 @@ def learn(texts: Iterable[str], merges: int) -> list[bpe.Pair]:
     """The merges of `bpe.learn(bpe.count_words(texts), merges)`, learnt by `tokenizers`; the texts are streamed.
 
     The trainer gets no special tokens: it would give them the first ids, and merge into one whose name the text spells.
-    A word (or white space) of 100,000 characters takes it seconds, and ten times that, minutes: it is quadratic there.
     """
     learner = HFTokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -61,7 +66,7 @@ class Meter:
     def __iter__(self) -> Iterator[str]:
         for text in self.texts:
             self.bytes += check_text(text)
-            yield text
+            yield from bpe.bounded(text)
 
 
 def suggest_vocabulary(size: int) -> int:
@@ -95,6 +100,7 @@ class BytePairs(Tokenizer):
         self._merges = list(merges)
         _check_parts(self._tokens, self._merges)
         entries = [*self._tokens.items(), *((name.encode("utf-8"), id) for name, id in self.special.items())]
+        self._encodings: dict[int, tiktoken.Encoding] = {}
         self._spelled = [token for token, _ in sorted(entries, key=lambda entry: entry[1])]
 
     @classmethod
@@ -129,27 +135,51 @@ class BytePairs(Tokenizer):
 
     def _encode(self, text: str, start: int) -> list[int]:
         check_text(text, start)
-        return [id for part in _parts(text) for id in self._encode_part(part)]
-
-    def _encode_part(self, part: str) -> list[int]:
-        if self._by_rank is None:
-            return self._by_replay.encode(part).ids
-        return self._by_rank.encode_ordinary(part)
+        if not self._agrees:
+            return list(self._by_replay.encode(text).ids)
+        encode, ids, place = self._tiktoken(0).encode_ordinary, [], 0
+        for run in RUN.finditer(text):
+            ids += encode(text[place : run.end()])
+            place = run.end()
+        return ids + encode(text[place:]) if place else encode(text)
 
     def encode_array(self, text: str) -> np.ndarray:
-        """The ids of `encode(text)` as a uint32 array (T,), without a Python object per id."""
-        if self._by_rank is None:
+        """The ids of `encode(text)` as a uint32 array (T,)."""
+        if not self._agrees or len(text) < _SHORT:
             return super().encode_array(text)
-        check_text(text)
-        arrays = [self._by_rank.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
-        return np.concatenate(arrays)  # a copy: tiktoken's own arrays cannot be written to, which torch dislikes
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of some texts end to end, uint32 (T,), and how many each has, int64 (texts,): one call for all."""
+        if not self._agrees:
+            return super().encode_many(texts)
+        for text in texts:
+            check_text(text)
+        return self._marked(texts)
+
+    def _marked(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`encode_many` by tiktoken, all texts in one string, with marks that none of them holds."""
+        number = next(number for number in itertools.count() if not any(f"|{number}|>" in text for text in texts))
+        encoding = self._tiktoken(number)
+        mark, end = _marks(number)
+        whole = "".join([RUN.sub(rf"\g<0>{mark}", text) + end for text in texts])
+        ids = encoding.encode_to_numpy(whole, allowed_special={mark, end}, disallowed_special=())
+        ids = ids[ids != _MARK]
+        ends = np.flatnonzero(ids == _END)
+        return ids[ids != _END], np.diff(ends, prepend=-1) - 1
+
+    def _tiktoken(self, number: int) -> tiktoken.Encoding:
+        """tiktoken with marks of this number; 0 is nearly always the one."""
+        if number not in self._encodings:
+            marks = dict(zip(_marks(number), (_MARK, _END), strict=True))
+            encoding = tiktoken.Encoding("groundup", pat_str=CUT, mergeable_ranks=self._tokens, special_tokens=marks)
+            self._encodings[number] = encoding
+        return self._encodings[number]
 
     @cached_property
-    def _by_rank(self) -> tiktoken.Encoding | None:
-        """tiktoken, or None where it could give other ids than the merges."""
-        if not _merges_agree(self._tokens, self._merges):
-            return None
-        return tiktoken.Encoding("groundup", pat_str=GPT2_CUT, mergeable_ranks=self._tokens, special_tokens={})
+    def _agrees(self) -> bool:
+        """Whether tiktoken may be asked: it gives the ids of the merges."""
+        return _merges_agree(self._tokens, self._merges)
 
     @cached_property
     def _by_replay(self) -> HFTokenizer:
@@ -166,18 +196,8 @@ class BytePairs(Tokenizer):
         return type(self)(self._tokens, self._merges, special)
 
 
-def _parts(text: str) -> Iterator[str]:
-    """The text, cut within enormous runs of white space where GPT-2's pattern cuts too: before their last character.
-
-    A run of at least 2 * _LONG covers a multiple of _LONG with _LONG more after it, so looking there finds them all.
-    """
-    start = 0
-    for place in range(_LONG, len(text), _LONG):
-        end = _SPACES.match(text, place).end()
-        if place > start and end - place >= _LONG and end < len(text):
-            yield text[start : end - 1]
-            start = end - 1
-    yield text[start:]
+def _marks(number: int) -> tuple[str, str]:
+    return f"<|mark|{number}|>", f"<|end|{number}|>"
 
 
 def _check_parts(tokens: Mapping[bytes, int], merges: Sequence[Merge]) -> None:

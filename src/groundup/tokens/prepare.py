@@ -1,44 +1,44 @@
 """Text -> a folder of shards that training can map into memory, or ids in memory for an evaluation.
 
 In: sources of text, the name of a tokenizer. Out: `train.tokens`, `valid.tokens`, the tokenizer, and `prepared.json`,
-which says what they were made from. Memory stays bounded; a run that was killed goes on where it stopped.
+which says what they were made from. Memory stays bounded, a run that was killed goes on where it stopped, and several
+processes write the same bytes as one. Nobody else may work in the folder meanwhile (lock.py).
 
 The end-of-text id follows each document, if the tokenizer has one and there are at least two documents: a single text,
-such as the book's story, stays as it is. A tokenizer learns from the whole text, validation part included, as the book
-and the lecture do: the validation loss then judges the model alone, and no character of the text is unknown.
+such as the book's story, stays as it is. A tokenizer learns from the whole text (bpe: 50 MB of it), validation part
+included, as the book and the lecture do: the validation loss then judges the model alone, and nothing is unknown.
 """
 
 import json
-import math
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from groundup import journal, tokens
-from groundup.errors import DataError, Stopped, TokenizerError, UserError, nearest
+from groundup.errors import DataError, Stopped, UserError
+from groundup.lock import LOCK, locked
 from groundup.settings import TokenizeSettings
 from groundup.text import read
 from groundup.text.read import Piece, Source, Survey, survey
 from groundup.tokens.division import Division, Split, divide
-from groundup.tokens.encoder import CURSOR, Encoder, Progress, encoded, shard, write_json
+from groundup.tokens.encoder import CURSOR, Encoder, encoded, shard, write_json
+from groundup.tokens.learning import LEARNT, Progress, choose_tokenizer, silent
 from groundup.tokens.shards import Shards, parts
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.tokens.workers import how_many
 
 MANIFEST = "prepared.json"
 FORMAT = 1  # raise it when an older groundup could misread the folder
 KEYS = {"request", "recipe", "division", "sources", "done"}
-LEARNT = ("chars", "words", "words-strict", "bpe")
-END_OF_TEXT = "<|endoftext|>"
-
-
-def silent(doing: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @contextmanager
@@ -76,7 +76,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for; `recipe` notes how the tokenizer was made, so that a second run need not learn it again."""
+    """What is asked for; `recipe` notes how the tokenizer was made, so that a second run need not learn it again.
+
+    `workers` is the number of processes that encode, None for one per core (only one for a small text); the shards are
+    the same.
+    """
 
     sources: Sequence[Source]
     tokenizer: Tokenizer
@@ -84,6 +88,7 @@ class Job:
     validation: float = 0.1
     split: Split = "auto"
     recipe: str = ""
+    workers: int | None = None
 
     def request(self) -> dict[str, Any]:
         """What a folder must have been made with, besides the same text, to be gone on with."""
@@ -111,6 +116,55 @@ def prepare(
 def from_settings(settings: TokenizeSettings, out: Path, *, progress: Progress = silent) -> Prepared:
     """Sources, tokenizer and shards as the settings say. A tokenizer that was learnt into `out` is not learnt again."""
     sources = read.sources(settings.data, field=settings.field)
+    with _working(out):
+        return _carry_out(_job(settings, sources, out, progress), progress)
+
+
+def carry_out(job: Job, *, progress: Progress = silent) -> Prepared:
+    """`prepare`, for a request at hand."""
+    with _working(job.out):
+        return _carry_out(job, progress)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends the work as Ctrl-C does."""
+
+
+@contextmanager
+def _working(out: Path) -> Iterator[None]:
+    """Hold the folder, unless all is done there; being stopped or out of room is answered with how to go on."""
+    known = read_manifest(out)
+    try:
+        with nullcontext() if known and known["done"] else locked(out, doing="groundup prepare"), _terminable():
+            yield
+    except OSError as error:
+        what = f"cannot write {out}: {error.strerror or error}"
+        raise DataError(what, "make room or check permissions, then repeat the command: it goes on") from None
+    except KeyboardInterrupt as error:
+        what = f"stopped; {out} keeps what is done" if (out / MANIFEST).exists() else "stopped; nothing was written yet"
+        status = 143 if isinstance(error, _Terminated) else 130
+        raise Stopped(what, "repeat the command to go on", status=status) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While in force, SIGTERM raises `_Terminated`; only the main thread hears signals."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _job(settings: TokenizeSettings, sources: Sequence[Source], out: Path, progress: Progress) -> Job:
+    """The request that settings make, its tokenizer learnt or taken from the folder."""
     known, recipe = read_manifest(out), f"{settings.tokenizer} {settings.vocabulary}"
     unchanged = known and known["recipe"] == recipe and _stamps(known) == [source.stamp for source in sources]
     if unchanged and (out / "tokenizer.json").exists():
@@ -118,25 +172,18 @@ def from_settings(settings: TokenizeSettings, out: Path, *, progress: Progress =
     else:
         tokenizer = choose_tokenizer(settings.tokenizer, sources, vocabulary=settings.vocabulary, progress=progress)
     recipe = recipe if settings.tokenizer in LEARNT else ""
-    return carry_out(Job(sources, tokenizer, out, settings.validation, settings.split, recipe), progress=progress)
+    return Job(sources, tokenizer, out, settings.validation, settings.split, recipe, settings.workers)
 
 
-def carry_out(job: Job, *, progress: Progress = silent) -> Prepared:
-    """`prepare`, for a request at hand."""
+def _carry_out(job: Job, progress: Progress) -> Prepared:
     known = read_manifest(job.out)
     records = _surveyed(job.sources, known, progress)
     division = divide(_totals(records), job.validation, job.split, whole_words=job.tokenizer.kind == "words")
     if known:
         _refuse_other(job, known, records)
-    try:
-        if not known or not known["done"]:
-            _write(job, records, division, progress)
-        (job.out / CURSOR).unlink(missing_ok=True)
-    except OSError as error:
-        what = f"cannot write {job.out}: {error.strerror or error}"
-        raise DataError(what, "make room or check permissions, then repeat the command: it goes on") from None
-    except KeyboardInterrupt:
-        raise Stopped(f"stopped; {job.out} keeps what is done", "repeat the command to go on") from None
+    if not known or not known["done"]:
+        _write(job, records, division, progress)
+    (job.out / CURSOR).unlink(missing_ok=True)
     return opened(job.out, tokenizer=job.tokenizer)
 
 
@@ -211,61 +258,6 @@ def _limited(whole: Tokens, tokenizer: Tokenizer, limit: int | None) -> Tokens:
     return Tokens(ids, whole.documents[whole.documents < limit], size)
 
 
-# the tokenizer
-
-
-def choose_tokenizer(
-    name: str, sources: Sequence[Source], *, vocabulary: int | None = None, progress: Progress = silent
-) -> Tokenizer:
-    """Learn a tokenizer (chars, words, words-strict, bpe) from all of the text, take gpt2's, or load one from a path.
-
-    bpe gets an end-of-text token always, the others where there is more than one document to divide: one text of
-    characters keeps the vocabulary of the lecture. Raises TokenizerError.
-    """
-    if name not in LEARNT and vocabulary is not None:
-        raise TokenizerError(
-            f"--vocabulary {vocabulary} does not fit --tokenizer {name}", "it is for a tokenizer to learn"
-        )
-    if name == "gpt2":
-        return tokens.gpt2()
-    if name not in LEARNT:
-        if not Path(name).exists():
-            advice = nearest(name, [*LEARNT, "gpt2"])
-            raise TokenizerError(f"'{name}' is neither a tokenizer nor a path", f"{advice} (or give a tokenizer.json)")
-        return tokens.load(name)
-    if name == "bpe" and vocabulary is None:
-        vocabulary = bpe_vocabulary(sum(source.bytes for source in sources))
-    special = [END_OF_TEXT] if name in ("bpe", "words") or _several(sources) else []
-    return tokens.train(name, _texts(sources, progress), vocabulary=vocabulary, special=special)
-
-
-def bpe_vocabulary(size: int) -> int:
-    """Ids to learn from so many bytes of text: the power of two nearest to 2 sqrt(bytes), from 512 to 32,768.
-
-    >>> bpe_vocabulary(20_479), bpe_vocabulary(1_115_394), bpe_vocabulary(10**12)
-    (512, 2048, 32768)
-    """
-    return min(max(2 ** round(math.log2(2 * math.sqrt(max(size, 1)))), 512), 32_768)
-
-
-def _several(sources: Sequence[Source]) -> bool:
-    """Whether there are at least two documents; reads no further than the second."""
-    documents = 0
-    for _, piece in _pieces(sources):
-        documents += piece.ends
-        if documents > 1:
-            return True
-    return False
-
-
-def _texts(sources: Sequence[Source], progress: Progress) -> Iterator[str]:
-    done, total = 0, sum(source.bytes for source in sources)
-    for _, piece in _pieces(sources):
-        yield piece.text
-        done += len(piece.text.encode("utf-8"))
-        progress("learning", done, max(done, total))
-
-
 # what the folder says
 
 
@@ -276,7 +268,7 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     if not out.is_dir():
         raise DataError(f"{out} is a file, not a folder", "give a folder for the shards with --out")
     if not (out / MANIFEST).exists():
-        foreign = sorted(path.name for path in out.iterdir() if path.name != f"{MANIFEST}.part")
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in (f"{MANIFEST}.part", LOCK))
         if foreign:
             raise DataError(
                 f"{out} holds other files: {', '.join(foreign[:3])}", "give a new or empty folder with --out"
@@ -353,8 +345,10 @@ def _write(job: Job, records: Sequence[Mapping[str, Any]], division: Division, p
     manifest |= {"sources": list(records), "done": False}
     write_json(job.out / MANIFEST, manifest)
     job.tokenizer.save(job.out)
+    totals = _totals(records)
+    many = how_many(job.workers, totals.bytes)
     try:
-        Encoder(job.sources, job.tokenizer, job.out, division, _totals(records)).run(progress)
+        Encoder(job.sources, job.tokenizer, job.out, division, totals, many).run(progress)
     except UserError:
         if fresh:
             _discard(job.out)
@@ -367,5 +361,3 @@ def _discard(out: Path) -> None:
     ours = [MANIFEST, CURSOR, "tokenizer.json", "tokenizer_config.json"]
     for path in [*(out / name for name in ours), *parts(shard(out, "train")), *parts(shard(out, "valid"))]:
         path.unlink(missing_ok=True)
-    if not any(out.iterdir()):
-        out.rmdir()

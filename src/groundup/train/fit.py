@@ -4,15 +4,15 @@ In: a `Job`. Out: the run folder, and `Fitted`, its figures.
 Order at every step: journal, save, evaluate, sample: what is being evaluated is on the disk already.
 """
 
-import math
-import time
-
 from groundup import machine as machines
-from groundup.errors import CheckpointError, Stopped
+from groundup import report
+from groundup.checkpoint import space
+from groundup.errors import CheckpointError, Stopped, UserError
 from groundup.journal import Journal, Progress
-from groundup.train import run
+from groundup.train import memory, run, trackers
 from groundup.train.job import Fitted, Job
 from groundup.train.loop import steps
+from groundup.train.saver import Saver
 from groundup.train.signals import Signals
 from groundup.train.watch import Watch
 
@@ -25,16 +25,18 @@ def fit(job: Job) -> Fitted:
     """
     progress = begin(job)
     done, total = progress.step, job.plan.steps
-    saver = _Saver(job, progress)
     with (
+        memory.explained(job.model, job.plan, out=job.out, resume=job.resume_command),
         Signals() as signals,
+        Saver(job, progress) as saver,
         Progress("train", total=total, unit="step", start=done, quiet=not job.machine.is_main) as line,
+        trackers.connected(job, say=line.say) as tracker,
     ):
-        watch = Watch(job, progress, line)
+        watch = Watch(job, progress, line, tracker)
         if watch.due():
             watch.look()
         loop = steps(
-            job.model,
+            job.forward,
             job.optimizer,
             iter(job.batches),
             job.loss,
@@ -44,6 +46,7 @@ def fit(job: Job) -> Fitted:
             accumulate=job.plan.accumulate,
             clip=job.clip,
             lr=job.plan.schedule.lr,
+            scaler=job.scaler,
         )
         for step in loop:
             watch.note(step)
@@ -51,8 +54,10 @@ def fit(job: Job) -> Fitted:
                 saver.save(watch.loss)
                 watch.pause()
             if watch.due() and not signals.status:
-                watch.look()
+                watch.look(saved=saver.wait)
+                _report(job, line)
             if signals.status:
+                saver.wait()
                 raise Stopped(f"stopped at step {step.number} of {total}, saved in {job.out}",
                               f"go on with: {job.resume_command}", status=signals.status)  # fmt: skip
     losses = watch.evaluations()
@@ -60,8 +65,19 @@ def fit(job: Job) -> Fitted:
                   losses[-1] if losses else None, min(losses, default=None))  # fmt: skip
 
 
+def _report(job: Job, line: Progress) -> None:
+    """Renew the page; a run does not end for the want of it."""
+    if not job.machine.is_main:
+        return
+    try:
+        report.write(job.out)
+    except UserError as error:
+        line.say(f"no report: {error}")
+
+
 def begin(job: Job) -> run.Progress:
     """Take up the newest checkpoint, or start at step 0; the journal then ends where the weights stand."""
+    run.tidy(job.out)
     checkpoint, journal = run.latest(job.out), Journal(job.out)
     if checkpoint is None:
         journal.rewind(-1)
@@ -73,45 +89,11 @@ def begin(job: Job) -> run.Progress:
             "put the data back as it was, or start a new run with another --out",
         )
     job.batches.restore(progress.batches or {})
+    if progress.scaler:
+        job.scaler.load_state_dict(progress.scaler)
     machines.set_rng_state(rng)
     # An evaluation comes after its checkpoint and may have been cut off: the one of this very step is made again.
-    journal.rewind(progress.step, redo="eval")
+    with space.writing(journal.metrics):
+        journal.rewind(progress.step, redo="eval")
     run.publish(job.out, checkpoint)
     return progress
-
-
-class _Saver:
-    """Knows when the next checkpoint is due, and writes it."""
-
-    def __init__(self, job: Job, progress: run.Progress) -> None:
-        self.job, self.progress = job, progress
-        self.step, self.clock = progress.step, time.monotonic()
-
-    def due(self) -> bool:
-        """True after so many steps or so much time; not while updates are being skipped."""
-        plan = self.job.plan
-        if self.progress.skipped_in_a_row:
-            return False
-        if plan.save_steps:
-            return self.progress.step % plan.save_steps == 0
-        return time.monotonic() - self.clock >= plan.save_seconds
-
-    def save(self, loss: float) -> None:
-        """Write a checkpoint of this step, unless it has one."""
-        job, progress = self.job, self.progress
-        if self.step == progress.step or not job.machine.is_main:
-            return
-        progress.batches = job.batches.state()
-        card = job.card | {"steps": progress.step, "tokens_seen": progress.tokens}
-        card |= {} if math.isnan(loss) else {"train_loss": loss}
-        run.save(
-            job.out,
-            job.model,
-            job.tokenizer,
-            job.optimizer,
-            progress=progress,
-            rng=machines.rng_state(),
-            card=card,
-            keep=job.keep,
-        )
-        self.step, self.clock = progress.step, time.monotonic()

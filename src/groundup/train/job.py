@@ -23,11 +23,13 @@ from groundup.train.plan import Plan
 class Job:
     """Everything `fit` is told. `evaluate` and `sample` must draw no number from the global generators.
 
+    forward: what the loss calls: `model` itself, or its compiled form, which has the same parameters.
     data: fingerprint of the training data; a resumed run whose data changed is refused.
     """
 
     out: Path
     model: nn.Module
+    forward: nn.Module
     tokenizer: Tokenizer
     optimizer: torch.optim.Optimizer
     batches: Batches
@@ -40,7 +42,13 @@ class Job:
     data: str = ""
     clip: float = 1.0
     keep: int = 1
+    async_save: bool = True
+    tracker: str = ""
     resume_command: str = ""
+    scaler: torch.amp.GradScaler = field(init=False)  # holds state, so it belongs to one run and not to the machine
+
+    def __post_init__(self) -> None:
+        self.scaler = self.machine.loss_scaler()
 
 
 @dataclass(frozen=True)

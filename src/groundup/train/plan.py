@@ -4,19 +4,10 @@ In: settings, the size of the data, the model, the machine. Out: `Plan`, in whol
 seconds.
 """
 
-import time
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
-from groundup import machine as machines
-from groundup.batches.batch import next_token
-from groundup.errors import SettingsError, UserError
-from groundup.losses import Loss
-from groundup.machine import Machine
-from groundup.model import config_of
-from groundup.model.config import BigramConfig, ModelConfig, count_parameters, training_bytes
+from groundup.errors import SettingsError
+from groundup.model.config import BigramConfig, ModelConfig, count_parameters
 from groundup.optim import Schedule
 from groundup.settings import Decided, Pretrain
 
@@ -40,7 +31,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Preflight:
-    """The cost of a run: parameters, tokens, bytes wanted and free, and seconds (measured on one micro-batch)."""
+    """The cost of a run: parameters, tokens, bytes wanted and free, and seconds (measured on one micro-batch).
+
+    filler: share of the places in a batch that hold no token.
+    """
 
     parameters: int
     parameters_without_embeddings: int
@@ -54,16 +48,18 @@ class Preflight:
     memory_bytes: int
     memory_free: int
     seconds: float
+    compiled: bool = False
+    sampling: str = "windows"
+    filler: float = 0.0
 
 
-def resolve(settings: Pretrain, *, windows: int, context: int, width: int) -> Decided:
+def resolve(settings: Pretrain, *, windows: int, config: ModelConfig | BigramConfig) -> Decided:
     """Decide what the settings leave open, once; the result is written into the run folder and used on resume.
 
     windows: training windows an epoch. A budget in tokens or epochs becomes steps.
     """
-    chosen = [name for name in ("steps", "tokens", "epochs") if getattr(settings, name) is not None]
-    if len(chosen) > 1:
-        raise SettingsError(f"--{' and --'.join(chosen)} are both a budget", "give one of --steps, --tokens, --epochs")
+    check_budget(settings)
+    context, width = config.context, config.width if isinstance(config, ModelConfig) else 128
     steps = settings.steps or 1000
     if settings.tokens:
         steps = -(-settings.tokens // (settings.batch * context))
@@ -85,6 +81,16 @@ def resolve(settings: Pretrain, *, windows: int, context: int, width: int) -> De
     return Decided.create(**settings.model_dump() | decided)
 
 
+def check_budget(settings: Pretrain) -> None:
+    """Refuse two budgets at once; the minutes of a resumed run were turned into steps when it began."""
+    names = ("steps", "tokens", "epochs") if settings.resume else ("steps", "tokens", "epochs", "minutes")
+    chosen = [name for name in names if getattr(settings, name) is not None]
+    if len(chosen) > 1:
+        raise SettingsError(
+            f"--{' and --'.join(chosen)} are both a budget", "give one of --steps, --tokens, --epochs, --minutes"
+        )
+
+
 def default_lr(width: int) -> float:
     """Peak learning rate: 3e-3 up to width 128, then falling with the width (1e-3 at 384, 5e-4 at 768).
 
@@ -93,8 +99,11 @@ def default_lr(width: int) -> float:
     return round(min(3e-3, 0.384 / width), 6)
 
 
-def make(settings: Decided, *, windows: int) -> Plan:
-    """Turn resolved settings into a plan; raises SettingsError where the batch cannot be split as asked."""
+def make(settings: Decided, *, windows: int, filler: float = 0.0) -> Plan:
+    """Turn resolved settings into a plan; raises SettingsError where the batch cannot be split as asked.
+
+    filler: share of a batch that holds no tokens.
+    """
     if settings.batch % settings.micro_batch:
         raise SettingsError(
             f"batch {settings.batch} is not a multiple of micro_batch {settings.micro_batch}",
@@ -102,14 +111,18 @@ def make(settings: Decided, *, windows: int) -> Plan:
         )
     seconds, steps = parse_span(settings.save_every)
     schedule = Schedule(
-        peak=settings.lr, steps=settings.steps, warmup=settings.warmup, min_lr=settings.lr * settings.min_lr
+        peak=settings.lr,
+        steps=settings.steps,
+        warmup=settings.warmup,
+        min_lr=settings.lr * settings.min_lr,
+        decay=settings.decay if settings.schedule == "wsd" else None,
     )
     return Plan(
         steps=settings.steps,
         micro_batch=settings.micro_batch,
         accumulate=settings.batch // settings.micro_batch,
         schedule=schedule,
-        tokens_per_step=settings.batch * settings.context,
+        tokens_per_step=round(settings.batch * settings.context * (1 - filler)),
         epochs=settings.steps * settings.batch / windows,
         eval_every=settings.eval_every,
         sample_every=settings.sample_every,
@@ -133,47 +146,20 @@ def parse_span(text: str) -> tuple[float, int]:
     return 0.0, int(float(text))
 
 
-def check_memory(config: ModelConfig | BigramConfig, plan: Plan, machine: Machine) -> tuple[int, int]:
-    """Bytes the training will take, and bytes free; raises UserError where it would fill more than 90 % of them."""
-    wanted = training_bytes(config, batch=plan.micro_batch, context=config.context, bf16=machine.dtype_name == "bf16")
-    free = machines.memory(machine.device)
-    if wanted > 0.9 * free:
-        raise UserError(
-            f"training needs about {wanted / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free",
-            "lower --micro-batch (the result stays the same), then --context or --size",
-        )
-    return wanted, free
-
-
 def preflight(
-    model: nn.Module, loss: Loss, plan: Plan, *, machine: Machine, data: tuple[int, int], memory: tuple[int, int]
+    config: ModelConfig | BigramConfig,
+    plan: Plan,
+    *,
+    data: tuple[int, int],
+    memory: tuple[int, int],
+    seconds: float,
+    compiled: bool,
 ) -> Preflight:
-    """Gather the figures of a run, and measure the time of one micro-batch.
+    """Gather the figures of a run.
 
-    data: tokens for training and for validation; memory: bytes wanted and free, from `check_memory`. Weights, gradients
-    and random numbers are afterwards as they were.
+    data: tokens for training and for validation; memory: bytes wanted and free, from `memory.check`; seconds: of all
+    its micro-batches together.
     """
-    config, (wanted, free) = config_of(model), memory
     counts = count_parameters(config)
-    seconds = plan.steps * plan.accumulate * _probe(model, loss, plan, machine)
     return Preflight(counts.total, counts.body, config.vocabulary, config.context, *data, plan.steps,
-                     plan.tokens_per_step, plan.epochs, wanted, free, seconds)  # fmt: skip
-
-
-def _probe(model: nn.Module, loss: Loss, plan: Plan, machine: Machine) -> float:
-    """Seconds of one micro-batch, forward and backward: the second of two, as the first warms up."""
-    config = config_of(model)
-    with machines.seeded(0):
-        rows = torch.randint(config.vocabulary, (plan.micro_batch, config.context + 1))
-        batch = next_token(rows).to(machine.device)
-        taken = 0.0
-        for _ in range(2):
-            started = time.perf_counter()
-            with machine.autocast():
-                value, _ = loss(model.train(), batch)
-            (value / batch.count).backward()
-            if machine.device.type == "cuda":
-                torch.cuda.synchronize()
-            taken = time.perf_counter() - started
-            model.zero_grad(set_to_none=True)
-    return taken
+                     plan.tokens_per_step, plan.epochs, *memory, seconds, compiled)  # fmt: skip

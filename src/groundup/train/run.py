@@ -9,23 +9,30 @@ In: a folder name and settings. Out: settings.toml, model/, best/, state/step-N/
         hashes.json
 """
 
+import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from groundup.checkpoint import atomic, folder
+from groundup import model as models
+from groundup.checkpoint import atomic, folder, space
 from groundup.errors import CheckpointError, SettingsError
+from groundup.lock import LOCK
+from groundup.model.config import BigramConfig, ModelConfig
 from groundup.settings import Pretrain, read_toml
 from groundup.tokens.tokenizer import Tokenizer
 
 SETTINGS = "settings.toml"
+FORMAT = 1  # of state.json and state.safetensors; raise it when an older groundup could go on wrongly from them
 
 
 @dataclass
@@ -38,6 +45,7 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     batches: dict[str, Any] | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)  # of fp16: the loss scale, and good steps since it changed
     data: str = ""  # fingerprint of the training tokens
 
 
@@ -51,15 +59,32 @@ def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
     if settings_file.exists():
         if not asked.resume:
             raise SettingsError(f"{out} holds another run", "add --resume to go on with it, or choose another --out")
-        saved = type(asked).create(**read_toml(settings_file))
+        saved = read_settings(settings_file, type(asked))
         return merge(saved, asked), saved.steps or 0
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise SettingsError(
             f"{out} exists and is no run folder (it has no {SETTINGS})", "choose another --out, or empty it yourself"
         )
     out.mkdir(parents=True, exist_ok=True)
     write_settings(out, asked)  # so that --resume knows what was asked even before the first step
     return asked, 0
+
+
+def read_settings(file: Path, kind: type[Pretrain]) -> Pretrain:
+    """The settings a run was made with; raises SettingsError naming those that only a newer groundup knows."""
+    values = read_toml(file)
+    if unknown := [name for name in values if name not in kind.model_fields]:
+        raise SettingsError(f"{file} holds settings unknown here: {', '.join(unknown)}", atomic.UPGRADE)
+    return kind.create(**values)
+
+
+def empty(out: Path) -> None:
+    """Remove everything in a folder but the lock of the process that holds it."""
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def merge(saved: Pretrain, asked: Pretrain) -> Pretrain:
@@ -83,21 +108,59 @@ def write_settings(out: Path, settings: Pretrain) -> None:
     atomic.write_text(out / SETTINGS, settings.replace(resume=False, dry_run=False).to_toml())
 
 
-def save(out: Path, model: nn.Module, tokenizer: Tokenizer, optimizer: torch.optim.Optimizer, *, progress: Progress,
-         rng: Mapping[str, Tensor], card: dict[str, Any], keep: int = 1) -> Path:  # fmt: skip
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, as it was at one instant: what `save` writes, now or while training goes on."""
+
+    step: int
+    config: ModelConfig | BigramConfig
+    weights: dict[str, Tensor]  # under their Hugging Face names
+    state: dict[str, Tensor]  # optimizer and random numbers
+    progress: str  # state.json
+    card: dict[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, and on the disk."""
+        return space.of([*self.weights.values(), *self.state.values()])
+
+
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, *, progress: Progress, rng: Mapping[str, Tensor],
+             card: dict[str, Any]) -> Snapshot:  # fmt: skip
+    """Gather what a checkpoint holds; on a CPU most tensors are those in training (see `apart`)."""
+    tensors = {f"rng.{name}": value for name, value in rng.items()} | _optimizer_tensors(model, optimizer)
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps({"format": FORMAT, **vars(progress)}, indent=1)
+    return Snapshot(progress.step, models.config_of(model), folder.exported(model), state, text, card)
+
+
+def apart(taken: Snapshot, model: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
+    """The same in memory of its own, which no later step changes; costs up to `taken.bytes`."""
+    # cloned here and not by the thread that writes: torch's threads and the order of training stay out of it
+    live = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+    live |= {torch.as_tensor(value).untyped_storage().data_ptr()
+             for state in optimizer.state.values() for value in state.values()}  # fmt: skip
+
+    def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.clone() if value.untyped_storage().data_ptr() in live else value
+                for name, value in tensors.items()}  # fmt: skip
+
+    return dataclasses.replace(taken, weights=own(taken.weights), state=own(taken.state))
+
+
+def save(out: Path, taken: Snapshot, tokenizer: Tokenizer, *, keep: int = 1) -> Path:
     """Write a checkpoint aside, put it in place, renew RUN/model from it, and drop the oldest ones.
 
     Returns the folder of the checkpoint. The previous checkpoint stays whole until the new one is on the disk.
+    Raises NoRoom where the disk is full, with the file that did not fit.
     """
-    target = out / "state" / f"step-{progress.step:08d}"
-    with atomic.written_aside(target) as aside:
+    target = out / "state" / f"step-{taken.step:08d}"
+    with atomic.written_aside(target, needed=taken.bytes) as aside:
         (aside / "model").mkdir()
-        folder.write_model(aside / "model", model, tokenizer, card=card)
-        tensors = {f"rng.{name}": value for name, value in rng.items()} | _optimizer_tensors(model, optimizer)
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / "state.safetensors"
-        )
-        (aside / "state.json").write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
+        folder.write_model(aside / "model", taken.config, taken.weights, tokenizer, card=taken.card)
+        folder.write_tensors(aside / "state.safetensors", taken.state)
+        with space.writing(aside / "state.json"):
+            (aside / "state.json").write_text(taken.progress, encoding="utf-8")
     publish(out, target)
     for old in checkpoints(out)[keep:]:
         atomic.remove(old)
@@ -110,33 +173,56 @@ def publish(out: Path, checkpoint: Path) -> None:
         atomic.copy(checkpoint / "model", aside)
 
 
+def tidy(out: Path) -> None:
+    """Remove what a killed process left half-written; only for the process that holds the folder."""
+    atomic.clean(out / "state", "step-*")
+    for name in ("model", "best"):
+        atomic.settle(out / name)
+        atomic.clean(out, name)
+
+
 def checkpoints(out: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
-    return sorted((path for path in (out / "state").glob("step-*") if path.is_dir()), reverse=True)
+    """The checkpoints of a run, newest first; a folder that a person renamed is none of them."""
+    found = [path for path in (out / "state").glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def latest(out: Path) -> Path | None:
     """The newest checkpoint, checked byte for byte; None if the run has none.
 
-    A damaged one is an error unless an older whole one was kept (`--keep`), which is then named and used.
+    A damaged one is never passed over in silence: going back costs the steps since, and a disk that lost bytes once is
+    worth a look. Raises CheckpointError naming the file, the newest older checkpoint that is whole (`--keep`), and how
+    to go on from there.
     """
     found = checkpoints(out)
-    for number, checkpoint in enumerate(found):
-        try:
-            atomic.verify(checkpoint)
-            return checkpoint
-        except CheckpointError:
-            if number == len(found) - 1:
-                raise
-    return None
+    if not found:
+        return None
+    try:
+        atomic.verify(found[0], complete=True)
+        return found[0]
+    except CheckpointError as error:
+        older = next((path for path in found[1:] if _whole(path)), None)
+        if older is None or error.fix == atomic.UPGRADE:
+            raise
+        advice = (
+            f"or rename {found[0]} to {found[0].name}.damaged: --resume then goes on from {older.name}, which is whole"
+        )
+        raise CheckpointError(error.what, f"restore it from a copy, {advice}") from None
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        return atomic.verify(checkpoint, complete=True)
+    except CheckpointError:
+        return False
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]]:
     """Fill model and optimizer from a checkpoint; returns where the run stood and its random-number state."""
+    progress = _progress(checkpoint / "state.json")
     try:
         tensors = load_file(checkpoint / "state.safetensors")
-        progress = Progress(**atomic.read_json(checkpoint / "state.json"))
-    except (SafetensorError, OSError, TypeError) as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{checkpoint} cannot be read: {error}", "use an older checkpoint, or start a new run"
         ) from None
@@ -144,6 +230,18 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     model.load_state_dict(saved.state_dict())
     _fill_optimizer(model, optimizer, tensors)
     return progress, {name.removeprefix("rng."): value for name, value in tensors.items() if name.startswith("rng.")}
+
+
+def _progress(path: Path) -> Progress:
+    """Where a run stood; raises CheckpointError for what only a newer groundup writes, or for what is not there."""
+    values = atomic.read_json(path)
+    version = values.pop("format", 1)
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(f"{path} has format {version}, this groundup knows {FORMAT}", atomic.UPGRADE)
+    known = {field.name for field in dataclasses.fields(Progress)}
+    if unknown := sorted(values.keys() - known):
+        raise CheckpointError(f"{path} holds what is unknown here: {', '.join(unknown)}", atomic.UPGRADE)
+    return Progress(**values)
 
 
 def _names(model: nn.Module) -> dict[int, str]:

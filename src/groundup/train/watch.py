@@ -5,15 +5,17 @@ In: each `Step`, and the job. Out: lines of metrics.jsonl and samples.md, the pr
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
-from groundup.checkpoint import folder
+from groundup.checkpoint import folder, space
 from groundup.errors import TrainingError
 from groundup.evaluate import Score
 from groundup.journal import Journal, Progress
 from groundup.train import run
 from groundup.train.job import Job
 from groundup.train.loop import Step
+from groundup.train.trackers import Tracker
 
 PATIENCE = 5  # updates in a row that may be skipped because loss or gradient is not finite
 
@@ -21,9 +23,10 @@ PATIENCE = 5  # updates in a row that may be skipped because loss or gradient is
 class Watch:
     """Keeps the journal of one run and the clocks that measure it."""
 
-    def __init__(self, job: Job, progress: run.Progress, line: Progress) -> None:
+    def __init__(self, job: Job, progress: run.Progress, line: Progress, tracker: Tracker) -> None:
         self.job, self.progress, self.line = job, progress, line
         self.journal = Journal(job.out)
+        self.tracker = tracker
         self.clock = time.monotonic()
         self.first_step, self.trained = progress.step, 0.0  # of this process: where it began, seconds in training
         losses = [record["loss"] for record in self._records("train") if record["loss"] is not None]
@@ -38,7 +41,8 @@ class Watch:
         progress.seconds += spent
         progress.step, progress.tokens = step.number, progress.tokens + int(step.units)
         progress.skipped += bool(step.skipped)
-        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if step.skipped else 0
+        if not step.overflow:  # nothing is wrong then: the next step has a smaller loss scale
+            progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if step.skipped else 0
         self.loss = step.loss
         if step.skipped or step.number % plan.log_every == 0 or step.number == plan.steps:
             self._write(step)
@@ -62,7 +66,12 @@ class Watch:
         }
         if step.skipped:
             values["skipped"] = step.skipped
-        self.journal.write(step.number, kind="train", **values, **step.metrics)
+        self._record(step.number, "train", values | step.metrics)
+
+    def _record(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        with space.writing(self.journal.metrics):
+            self.journal.write(step, kind=kind, **values)
+        self.tracker.write(step, kind, values)
 
     def rate(self) -> float:
         """Training tokens a second since this process began; saving, evaluating and sampling are not counted."""
@@ -86,13 +95,19 @@ class Watch:
         wanted = self.job.sample is not None and bool(plan.sample_every)
         return wanted and (step % plan.sample_every == 0 or step == plan.steps)
 
-    def look(self) -> None:
-        """Evaluate on the fixed validation tokens, keep the best weights, write a sample."""
+    def look(self, saved: Callable[[], None] = lambda: None) -> None:
+        """Evaluate on the fixed validation tokens, keep the best weights, write a sample.
+
+        `saved` waits until the checkpoint of this step is on the disk: best/ never runs ahead of it.
+        """
         if self.job.evaluate and self._due_evaluation():
-            self._evaluate(self.job.evaluate(self.job.model))
+            score = self.job.evaluate(self.job.model)
+            saved()
+            self._evaluate(score)
         if self.job.sample and self._due_sample():
             text = self.job.sample(self.job.model)
-            self.journal.sample(self.progress.step, "", text)
+            with space.writing(self.journal.samples):
+                self.journal.sample(self.progress.step, "", text)
             self.line.say("    " + " ".join(text.split())[:160])
         self.pause()
 
@@ -103,7 +118,7 @@ class Watch:
             card = job.card | {"steps": step, "tokens_seen": self.progress.tokens, "validation_loss": score.loss}
             folder.save_model(job.out / "best", job.model, job.tokenizer, card=card)
         record = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
-        self.journal.write(step, kind="eval", **record, tokens=self.progress.tokens)
+        self._record(step, "eval", record | {"tokens": self.progress.tokens})
         train = "" if math.isnan(self.loss) else f"train {self.loss:.3f}  "
         bits = "" if score.bits_per_byte is None else f"  bits per byte {score.bits_per_byte:.3f}"
         self.line.say(f"step {step:>6}  {train}validation {score.loss:.3f}  perplexity {score.perplexity:,.2f}{bits}")

@@ -1,0 +1,6 @@
+"""What a model is trained for: (model, Batch) -> (sum over the supervised units, numbers to print)."""
+
+from groundup.losses.cross_entropy import cross_entropy
+from groundup.losses.language import Loss, next_token
+
+__all__ = ["Loss", "cross_entropy", "next_token"]

@@ -1,0 +1,112 @@
+"""The figures of a run: the few numbers that stand at the top of its report and in a comparison.
+
+In: `Run`. Out: `Figures`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from groundup.report.curves import smooth
+from groundup.report.read import Run, number
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Losses in nats per token, perplexity and bits per byte at the best evaluation; None where nothing was measured.
+
+    `train_loss` is the mean over the last thirtieth of the records: a single batch says little.
+    """
+
+    run: Path
+    model: str
+    parameters: int | None
+    step: int
+    planned: int | None
+    tokens: int | None
+    epochs: float | None
+    train_loss: float | None
+    validation_loss: float | None
+    best_loss: float | None
+    best_step: int | None
+    perplexity: float | None
+    bits_per_byte: float | None
+    seconds: float | None
+    tokens_per_second: float | None
+    skipped: int
+
+
+def figures(run: Run) -> Figures:
+    """Work out the figures of a run.
+
+    >>> from groundup.report.read import Table
+    >>> found = figures(Run(evaluations=Table([{"step": 5, "loss": 2.5}, {"step": 9, "loss": 2.75}])))
+    >>> found.best_loss, found.best_step, found.validation_loss
+    (2.5, 5, 2.75)
+    """
+    _, losses = run.train.whole()
+    tokens, seconds = _last(run, "tokens"), _last(run, "seconds")
+    best = best_evaluation(run)
+    record = run.evaluations.records[best] if best is not None else {}
+    _, evaluated = run.evaluations.whole()
+    return Figures(
+        run=run.folder,
+        model=model_name(run),
+        parameters=run.parameters,
+        step=run.step,
+        planned=run.planned,
+        tokens=None if tokens is None else int(tokens),
+        epochs=tokens / run.epoch if tokens is not None and run.epoch else None,
+        train_loss=float(losses[-max(1, len(losses) // 30) :].mean()) if len(losses) else None,
+        validation_loss=float(evaluated[-1]) if len(evaluated) else None,
+        best_loss=_known(record.get("loss")),
+        best_step=record.get("step"),
+        perplexity=_known(record.get("perplexity")),
+        bits_per_byte=_known(record.get("bits_per_byte")),
+        seconds=seconds,
+        tokens_per_second=tokens / seconds if tokens and seconds else None,
+        skipped=len(run.skipped),
+    )
+
+
+def best_evaluation(run: Run) -> int | None:
+    """Index of the evaluation with the lowest loss; the one before training counts only if it is alone."""
+    loss = run.evaluations.loss
+    trained = np.where(run.evaluations.step > 0, loss, np.nan)
+    chosen = trained if np.isfinite(trained).any() else loss
+    return int(np.nanargmin(chosen)) if np.isfinite(chosen).any() else None
+
+
+def train_curve(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (n,) and smoothed training loss (n,) of the records that have one."""
+    steps, losses = run.train.whole()
+    return steps, smooth(losses)
+
+
+def model_name(run: Run) -> str:
+    """The model in a few words, from what the run kept.
+
+    >>> model_name(Run(settings={"size": "10m", "family": "gpt2", "layers": 6, "width": 384}))
+    'gpt2, size 10m, 6 layers, width 384'
+    """
+    config, settings = run.config, run.settings
+    parts = [str(config.get("model_type") or settings.get("family") or "")]
+    layers = number(config.get("num_hidden_layers", config.get("n_layer", settings.get("layers"))))
+    width = number(config.get("hidden_size", config.get("n_embd", settings.get("width"))))
+    heads = number(config.get("num_attention_heads", config.get("n_head", settings.get("heads"))))
+    context = number(config.get("max_position_embeddings", settings.get("context")))
+    parts += [f"size {settings['size']}"] if settings.get("size") and not config else []
+    named = (("{:.0f} layers", layers), ("width {:,.0f}", width), ("{:.0f} heads", heads), ("context {:,.0f}", context))
+    parts += [form.format(value) for form, value in named if value > 0]
+    return ", ".join(part for part in parts if part)
+
+
+def _last(run: Run, name: str) -> float | None:
+    _, values = run.train.whole(name)
+    return float(values[-1]) if len(values) else None
+
+
+def _known(value: object) -> float | None:
+    found = number(value)
+    return found if np.isfinite(found) else None
