@@ -3,14 +3,45 @@
 In: functions that do one measured piece of work and return its rate. Out: rates, and a table with medians and ranges.
 """
 
+import multiprocessing
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 Rates = dict[str, list[float]]
+
+
+def apart(make: Callable[..., Callable[[], float]], *args: Any, **options: Any) -> Callable[[], float]:
+    """A contender in a process of its own, so that nothing one of them sets reaches another; `make` builds it there."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=_serve, args=(there, partial(make, *args, **options)), daemon=True).start()
+
+    def work() -> float:
+        here.send("go")
+        rate = here.recv()
+        if isinstance(rate, str):
+            raise RuntimeError(f"a contender failed: {rate}")
+        return float(rate)
+
+    return work
+
+
+def _serve(pipe: Connection, make: Callable[[], Callable[[], float]]) -> None:
+    try:
+        work = make()
+        while pipe.recv():
+            pipe.send(work())
+    except EOFError:  # the measuring process is done
+        return
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
 
 
 def rates(contenders: Mapping[str, Callable[[], float]], *, repeats: int = 5, warm: bool = True) -> Rates:

@@ -13,7 +13,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import interleaved
@@ -45,6 +44,7 @@ def ours(model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[
     """Our model in our loop."""
     layers, heads, width, context, batch, vocabulary, count = SHAPES[model]
     machine = machines.choose(device="cpu", dtype=dtype)
+    machines.kept_memory().__enter__()  # as `groundup pretrain` does, for the life of this process
     config = ModelConfig(
         family="gpt2", layers=layers, heads=heads, width=width, context=context, vocabulary=vocabulary, qkv_bias=True,
         dropout_embedding=dropout, dropout_attention=dropout, dropout_shortcut=dropout,
@@ -52,8 +52,8 @@ def ours(model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[
     network = GPT(config, seed=1)
     optimizer = optim.adamw(network, lr=LR, betas=BETAS, weight_decay=DECAY)
     forever: Iterator[Batch] = itertools.repeat(next_token(rows(model)))
-    run = compiling.compiled(loss) if compiled else loss
-    loop = steps(network, optimizer, forever, run, until=10**9, machine=machine, clip=CLIP)
+    forward = compiling.compiled(network) if compiled else network
+    loop = steps(forward, optimizer, forever, loss, until=10**9, machine=machine, clip=CLIP)
 
     def work() -> float:
         begin = time.perf_counter()
@@ -64,8 +64,11 @@ def ours(model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[
     return work
 
 
-def nanogpt(peer: ModuleType, model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[[], float]:
+def nanogpt(path: str, model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[[], float]:
     """Its model and optimizer in the loop of its train.py, without the logging."""
+    sys.path.insert(0, path)
+    import model as peer  # nanoGPT's model.py
+
     layers, heads, width, context, batch, vocabulary, count = SHAPES[model]
     torch.manual_seed(1)
     config = peer.GPTConfig(
@@ -110,20 +113,23 @@ def main() -> None:
     parser.add_argument("--model", choices=SHAPES, default="10m")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="*", help="contenders whose name contains one of these")
+    parser.add_argument("--only", nargs="*", help="these contenders alone")
     wish = parser.parse_args()
-    sys.path.insert(0, wish.peer)
-    import model as peer  # nanoGPT's model.py
-
-    contenders: dict[str, Callable[[], Callable[[], float]]] = {
-        "groundup": lambda: ours(wish.model, dropout=wish.dropout, dtype="bf16", compiled=True),
-        "groundup eager": lambda: ours(wish.model, dropout=wish.dropout, dtype="bf16", compiled=False),
-        "groundup fp32 eager": lambda: ours(wish.model, dropout=wish.dropout, dtype="fp32", compiled=False),
-        "nanoGPT as it ships": lambda: nanogpt(peer, wish.model, dropout=wish.dropout, dtype="fp32", compiled=False),
-        "nanoGPT bf16": lambda: nanogpt(peer, wish.model, dropout=wish.dropout, dtype="bf16", compiled=False),
-        "nanoGPT bf16 compiled": lambda: nanogpt(peer, wish.model, dropout=wish.dropout, dtype="bf16", compiled=True),
+    plain, fp32 = {"dropout": wish.dropout, "compiled": False}, {"dtype": "fp32"}
+    compiled, bf16 = plain | {"compiled": True}, {"dtype": "bf16"}
+    contenders: dict[str, tuple[Callable[..., Callable[[], float]], list[str], dict[str, Any]]] = {
+        "groundup": (ours, [wish.model], plain | bf16),
+        "groundup compiled": (ours, [wish.model], compiled | bf16),
+        "groundup fp32": (ours, [wish.model], plain | fp32),
+        "nanoGPT as it ships": (nanogpt, [wish.peer, wish.model], plain | fp32),
+        "nanoGPT bf16": (nanogpt, [wish.peer, wish.model], plain | bf16),
+        "nanoGPT bf16 compiled": (nanogpt, [wish.peer, wish.model], compiled | bf16),
     }
-    chosen = {name: make() for name, make in contenders.items() if not wish.only or any(o in name for o in wish.only)}
+    chosen = {
+        name: interleaved.apart(make, *given, **options)
+        for name, (make, given, options) in contenders.items()
+        if not wish.only or name in wish.only
+    }
     peak = matmul_rate()
     found = interleaved.rates(chosen, repeats=wish.repeats)
     layers, _, width, context, _, vocabulary, _ = SHAPES[wish.model]

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from groundup.errors import ModelError
-from groundup.optim import Schedule, adamw, clip, groups
+from groundup.model import build
+from groundup.model.config import BigramConfig, from_name
+from groundup.optim import Schedule, adamw, clip, groups, muon
 
 
 class Tiny(nn.Module):
@@ -141,3 +143,84 @@ def test_parameters_without_gradient_are_passed_over():
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_norm_that_is_not_finite_is_reported_not_raised(value):
     assert not clip(with_gradients([1.0, value]), 1.0).isfinite()
+
+
+SMALL = {"family": "qwen3", "layers": 2, "heads": 2, "width": 16, "context": 8}
+MUON = {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.1}
+
+
+def network(seed=0):
+    """A small network with random gradients everywhere."""
+    model, generator = build(from_name("1m", vocabulary=11, **SMALL), seed=seed), torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest():
+    model = network()
+    first, second = muon(model, **MUON).parts
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    inner = {names[id(p)] for group in first.param_groups for p in group["params"]}
+    outer = {names[id(p)] for group in second.param_groups for p in group["params"]}
+    assert inner == {name for name, p in model.named_parameters() if name.startswith("blocks.") and p.dim() == 2}
+    assert inner | outer == set(names.values()) and not inner & outer
+    decayed = {names[id(p)] for group in second.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {"token_table.weight"} | ({"head.weight"} & outer)
+
+
+def test_a_muon_step_is_orthogonal_and_as_large_as_one_of_adamw():
+    """Its singular values are nearly equal, and its root mean square is 0.2 lr (Liu et al. 2025, section 2.2)."""
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    muon(model, **{**MUON, "weight_decay": 0.0}).step()
+    for name, parameter in model.named_parameters():
+        if not (name.startswith("blocks.") and parameter.dim() == 2):
+            continue
+        move = (parameter.detach() - before[name]) / 0.01
+        sizes = torch.linalg.svdvals(move) / (0.2 * max(move.shape) ** 0.5)
+        assert 0.7 < sizes.median() and sizes.max() < 1.3, name  # five Newton-Schulz rounds in bf16: near 1, not at it
+        assert torch.linalg.vector_norm(move) / move.numel() ** 0.5 == pytest.approx(0.2, rel=0.25)
+
+
+def test_the_rest_moves_as_under_adamw_alone():
+    joint, alone = network(), network()
+    for optimizer in (muon(joint, **MUON), adamw(alone, **MUON)):
+        optimizer.step()
+        optimizer.step()
+    for (name, one), two in zip(joint.named_parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, two) == (not name.startswith("blocks.") or one.dim() < 2), name
+
+
+def test_the_rate_set_on_the_whole_reaches_every_part():
+    model = network()
+    optimizer = muon(model, **{**MUON, "weight_decay": 0.0})
+    before = [p.detach().clone() for p in model.parameters()]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))
+    assert len(optimizer.state) == len(before)  # the parts keep their state in the whole
+
+
+def test_muon_needs_blocks():
+    with pytest.raises(ModelError, match="no matrix inside blocks"):
+        muon(build(BigramConfig(vocabulary=9, context=4), seed=0), **MUON)
+
+
+def test_stable_then_a_line_down_by_hand():
+    """Hu et al. 2024, section 4: warm up, stay, and fall in the last share of the steps."""
+    schedule = Schedule(peak=2.0, min_lr=1.0, steps=10, warmup=1, decay=0.5)
+    assert [schedule.lr(step) for step in (0, 1, 4)] == [2.0, 2.0, 2.0]
+    assert [schedule.lr(step) for step in (5, 7, 9, 50)] == pytest.approx([1.8, 1.4, 1.0, 1.0])
+
+
+def test_more_steps_leave_the_stable_part_as_it_was():
+    short, long = (Schedule(peak=1.0, steps=steps, warmup=5, decay=0.2) for steps in (100, 200))
+    assert [short.lr(step) for step in range(79)] == [long.lr(step) for step in range(79)]
+
+
+def test_a_decay_over_everything_leaves_the_warmup_alone():
+    schedule = Schedule(peak=1.0, steps=10, warmup=5, decay=1.0)
+    assert [schedule.lr(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert schedule.lr(9) == 0.0

@@ -172,7 +172,10 @@ def _signed(row: Command) -> Callable[..., None]:
     parameters = [_parameter(row.settings, name) for name in row.settings.model_fields]
     parameters.sort(key=lambda parameter: parameter.kind)
     every = Group("Every command", sort_key=99)
-    config = Annotated[Path | None, Parameter(help="read settings from a TOML file; flags win", group=every)]
+    config = Annotated[
+        Path | None,
+        Parameter(help="read settings from a TOML file or a preset (groundup info --presets); flags win", group=every),
+    ]
     as_json = Annotated[bool, Parameter(help="print the result as JSON", negative="", group=every)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters.append(inspect.Parameter("config", keyword, default=None, annotation=config))

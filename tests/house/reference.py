@@ -12,7 +12,7 @@ PIPE = "\\|"  # a bare one would end the cell, even within code
 PAGE = ROOT / "docs" / "settings.md"
 HEAD = """# Every setting
 
-This page is written by `make reference` from `src/groundup/settings.py`; a test keeps it true. Each setting is a flag
+This page is written by `make reference` from `src/groundup/settings/`; a test keeps it true. Each setting is a flag
 (`--eval-every 100`) and a line of a TOML file (`eval_every = 100`) that `--config FILE` reads. A flag wins over the
 file, the file over the default. A setting marked with \\* may also be given without its name, right after the command.
 Every command also takes `--json`, which prints the result as one JSON object, and `--debug`, which shows tracebacks.

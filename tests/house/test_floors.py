@@ -73,7 +73,7 @@ def test_no_imports_in_a_circle():
         ),
         ("stages/pretrain.py", "groundup.__version__", None),
         ("model/gpt.py", "groundup.errors.ModelError", None),
-        ("settings.py", "groundup.errors.SettingsError", None),
+        ("settings/base.py", "groundup.errors.SettingsError", None),
         ("model/gpt.py", "torch.nn", None),
     ],
 )

@@ -79,12 +79,14 @@ def cut_after(monkeypatch, step):
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 11])
-@pytest.mark.parametrize("sampling", ["windows", "random"])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(text, tmp_path, monkeypatch, step, sampling):
-    pretrain.run(settings(text, tmp_path / "whole", save_every="2", sampling=sampling))
+@pytest.mark.parametrize(
+    "change", [{"sampling": "windows"}, {"sampling": "random"}, {"optimizer": "muon", "schedule": "wsd"}]
+)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(text, tmp_path, monkeypatch, step, change):
+    pretrain.run(settings(text, tmp_path / "whole", save_every="2", **change))
     with monkeypatch.context() as patch, pytest.raises(Cut):
         cut_after(patch, step)
-        pretrain.run(settings(text, tmp_path / "cut", save_every="2", sampling=sampling))
+        pretrain.run(settings(text, tmp_path / "cut", save_every="2", **change))
     torch.manual_seed(999)  # the new process has other random numbers
     pretrain.run(Pretrain.create(out=tmp_path / "cut", resume=True))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
@@ -270,6 +272,20 @@ def test_a_refused_run_leaves_its_folder_free(text, tmp_path):
             pretrain.run(Pretrain.create(**{"data": [str(text)], "out": tmp_path / "run"} | SMALL | wrong))
         assert not (tmp_path / "run").exists()
     pretrain.run(settings(text, tmp_path / "run", steps=1))
+
+
+def test_minutes_become_steps_once(text, tmp_path):
+    result = pretrain.run(settings(text, tmp_path / "run", steps=None, minutes=0.1, eval_every=None))
+    decided = (tmp_path / "run" / "settings.toml").read_text(encoding="utf-8")
+    assert f"steps = {result.steps}\n" in decided and "minutes = 0.1\n" in decided
+    again = pretrain.run(Pretrain.create(out=tmp_path / "run", resume=True, minutes=0.1))
+    assert again.steps == result.steps
+
+
+def test_too_few_minutes_for_one_step_are_refused_and_leave_nothing(text, tmp_path):
+    with pytest.raises(SettingsError, match="--minutes 0.0001 is too little"):
+        pretrain.run(settings(text, tmp_path / "run", steps=None, minutes=0.0001))
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
 
 
 def test_two_budgets_are_one_too_many(text, tmp_path):

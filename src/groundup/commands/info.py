@@ -21,7 +21,7 @@ from groundup.commands import contents
 from groundup.evaluate import truth
 from groundup.evaluate.truth import Check
 from groundup.model.config import ALIASES, SIZES, count_parameters, from_name
-from groundup.settings import Info
+from groundup.settings import Info, presets
 from groundup.text import catalog, download
 
 PACKAGES = "torch numpy safetensors tokenizers tiktoken pydantic cyclopts rich".split()
@@ -65,6 +65,7 @@ class Result:
     folder: dict[str, Any] = field(default_factory=dict)
     sizes: list[dict[str, Any]] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
+    presets: dict[str, str] = field(default_factory=dict)
 
 
 def run(settings: Info) -> Result:
@@ -75,8 +76,12 @@ def run(settings: Info) -> Result:
     """
     if settings.folder is not None:
         return Result(folder=contents.describe(settings.folder))
-    if settings.sizes or settings.data:
-        return Result(sizes=sizes() if settings.sizes else [], data=texts() if settings.data else [])
+    if settings.sizes or settings.data or settings.presets:
+        return Result(
+            sizes=sizes() if settings.sizes else [],
+            data=texts() if settings.data else [],
+            presets=presets() if settings.presets else {},
+        )
     return Result(
         versions=versions(),
         machine=abilities(),
@@ -167,6 +172,8 @@ def show(result: Result) -> None:
             "books:    gutenberg, a few; gutenberg:NUMBER,NUMBER ...; gutenberg:FOLDER, without licence texts"
         )
         console.print(f"downloads are kept in {download.cache()} ($GROUNDUP_CACHE)")
+    if result.presets:
+        console.print(_pairs(result.presets, "settings files: groundup pretrain --config NAME"))
 
 
 def _pairs(facts: dict[str, Any], title: str = "") -> Table:

@@ -68,8 +68,8 @@ def train(settings: TokenizerTrain) -> Trained:
         raise SettingsError("no text was given", "add --data FILE, a folder, a glob or a name such as harbor")
     out = settings.out
     _refuse_foreign(out)
-    sources = read.sources(settings.data, field=settings.field)
     with prepare.shown() as progress:
+        sources = read.sources(settings.data, field=settings.field, progress=progress)
         texts = learning.texts(sources, kind=settings.kind, progress=progress)
         tokenizer = tokens.train(settings.kind, texts, vocabulary=settings.vocabulary, special=settings.special)
     if (out / "tokenizer.json").exists() and tokens.load(out).fingerprint != tokenizer.fingerprint:

@@ -45,7 +45,8 @@ class _CrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         d_states = torch.empty_like(states) if wanted else states
         d_head: Tensor | None = None
-        size = max(1, LOGITS // head.shape[0])
+        fp16 = head.dtype == torch.float16  # whose largest number is 65,504: short slices, and their sum in fp32
+        size = max(1, min(LOGITS // head.shape[0], 2048 if fp16 else len(targets)))
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
             logits = states[part] @ head.T  # (n, D) @ (D, V) -> (n, V)
@@ -55,18 +56,25 @@ class _CrossEntropy(torch.autograd.Function):
             torch.mm(logits, head, out=d_states[part])  # (n, V) @ (V, D) -> (n, D)
             product = logits.T @ states[part]  # (V, n) @ (n, D) -> (V, D)
             if d_head is None:
-                d_head = product if len(targets) <= size else product.float()
+                d_head = product.float() if fp16 or len(targets) > size else product
             else:
                 d_head += product
         if d_head is not None:
-            ctx.save_for_backward(d_states, d_head.to(head.dtype))
+            ctx.dtype = head.dtype
+            ctx.save_for_backward(d_states, d_head if fp16 else d_head.to(head.dtype))
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         d_states, d_head = ctx.saved_tensors
-        return d_states * gradient, d_head * gradient, None, None, None  # the factor is fp32, whatever the products are
+        return (
+            d_states * gradient,
+            (d_head * gradient).to(ctx.dtype),
+            None,
+            None,
+            None,
+        )  # the factor is fp32, whatever the products are
 
 
 def _losses(logits: Tensor, targets: Tensor, weight: Tensor | None, *, wanted: bool) -> Tensor:
@@ -75,10 +83,10 @@ def _losses(logits: Tensor, targets: Tensor, weight: Tensor | None, *, wanted: b
     rows = max(1, BLOCK // logits.shape[1]) if logits.device.type == "cpu" else len(targets)
     for start in range(0, len(targets), rows):
         part = slice(start, start + rows)
-        x = logits[part].float()  # a copy, unless it is fp32 already
+        x = logits[part].float()  # a copy, or the logits themselves, which nobody reads again
         top = x.amax(dim=1, keepdim=True)  # (n, V) -> (n, 1)
         chosen = x.gather(1, targets[part, None])
-        p = x.sub_(top).exp_() if wanted or x is not logits else (x - top).exp()
+        p = x.sub_(top).exp_()
         sums = p.sum(dim=1, keepdim=True)
         each = sums.log() + top - chosen  # -log p(target), (n, 1)
         scale = 1.0 if weight is None else weight[part, None]

@@ -44,27 +44,31 @@ class _Attend(torch.autograd.Function):
         heads = q.shape[:2]
         q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)  # (B, H, T, K) -> (N, T, K)
         out = torch.empty_like(q)
+        learning = any(ctx.needs_input_grad[:3])
+        keeping = learning and k.shape[1] <= KEPT * k.shape[2]
         drawn, kept = [], []
         for rows, keys in blocks(q.shape[1], k.shape[1], causal=mask is None):
             weights = weights_of(q, k, mask, heads=heads, rows=rows, keys=keys)
-            kept.append(weights)
+            if keeping:
+                kept.append(weights)
             if dropout:
-                drawn.append(survivors(weights, dropout))
-                weights = weights * drawn[-1]
+                survived = survivors(weights, dropout)
+                drawn += [survived] if learning else []
+                weights = weights * survived
             out[:, rows] = torch.bmm(weights, v[:, keys])  # (N, R, S) @ (N, S, K) -> (N, R, K)
-        ctx.heads, ctx.mask, ctx.dropout, ctx.blocks = heads, mask, dropout, len(kept)
-        ctx.save_for_backward(q, k, v, *drawn, *(kept if k.shape[1] <= KEPT * k.shape[2] else ()))
+        ctx.heads, ctx.dropout, ctx.drawn = heads, dropout, len(drawn)
+        ctx.save_for_backward(q, k, v, mask, *drawn, *kept)
         return out.unflatten(0, heads)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *rest = ctx.saved_tensors
-        drawn, kept = rest[: ctx.blocks if ctx.dropout else 0], rest[ctx.blocks if ctx.dropout else 0 :]
+        q, k, v, mask, *rest = ctx.saved_tensors
+        drawn, kept = rest[: ctx.drawn], rest[ctx.drawn :]
         gradient = gradient.flatten(0, 1)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for number, (rows, keys) in enumerate(blocks(q.shape[1], k.shape[1], causal=ctx.mask is None)):
-            weights = kept[number] if kept else weights_of(q, k, ctx.mask, heads=ctx.heads, rows=rows, keys=keys)
+        for number, (rows, keys) in enumerate(blocks(q.shape[1], k.shape[1], causal=mask is None)):
+            weights = kept[number] if kept else weights_of(q, k, mask, heads=ctx.heads, rows=rows, keys=keys)
             passed = torch.bmm(gradient[:, rows], v[:, keys].transpose(1, 2))  # (N, R, K) @ (N, K, S) -> (N, R, S)
             used = weights
             if ctx.dropout:

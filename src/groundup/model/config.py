@@ -261,29 +261,31 @@ def training_bytes(
     """Estimated peak memory of training on `batch` rows of `context` tokens at a time, beyond the running program.
 
     Covers fp32 weights, gradients and AdamW's two averages (16 bytes for each parameter), what the forward pass keeps
-    for the backward pass, and logits with their gradient; with bf16 the autocast copies; with recompute only what
+    for the backward pass, and the head with a slice of logits; with bf16 the autocast copies; with recompute only what
     enters each block, and one block whole. Leaves out data, evaluation and anything compiled. Against measured peaks of
     1m to gpt2, all families, it is within 30 %; with recompute within 50 %.
 
     >>> f"{training_bytes(from_name('gpt2'), batch=4, context=256) / 2**30:.1f} GiB"
-    '3.3 GiB'
+    '3.1 GiB'
     """
-    tokens, logits = batch * context, 16 * config.vocabulary  # logits, their log-softmax, and a gradient of each: fp32
+    tokens, size = batch * context, 2 if bf16 else 4
     weights = (16 + 2 * bf16) * count_parameters(config).total
-    if isinstance(config, BigramConfig):
-        return weights + tokens * logits
-    layer = _kept_bytes(config, context, 2 if bf16 else 4)
+    if isinstance(config, BigramConfig):  # logits, their log-softmax, and a gradient of each, in fp32
+        return weights + tokens * 16 * config.vocabulary
+    layer = _kept_bytes(config, context, size)
+    # a slice of logits, and the gradient of the head that is made on the way (losses/cross_entropy.py)
+    head = size * (min(tokens * config.vocabulary, 2**26) + 2 * config.vocabulary * config.width)
     # Measured: while one block runs backwards, its gradients and what the allocator cannot reuse come to about 2.5
     # times what a block keeps; to 5 times where fp32 norms and rotations stand between bf16 matrices.
     passing = layer * 5 // (1 if bf16 and config.parts.norm == "rms" else 2)
     kept = layer + 4 * config.width * config.layers if recompute else layer * config.layers
-    return weights + tokens * (kept + passing + logits)
+    return weights + head + tokens * (kept + passing)
 
 
 def _kept_bytes(config: ModelConfig, context: int, size: int) -> int:
     """Bytes that one block keeps per token for the backward pass; `size` is that of a number in a matrix product."""
     queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
-    numbers = 2 * config.width + queries + (queries + 2 * keys)  # inputs of qkv, out, up; output of qkv
+    numbers = 2 * config.width + queries + 3 * queries  # inputs of qkv, out, up; queries, keys, values of every head
     if config.parts.positions == "rotary":
         numbers += 2 * queries + keys  # turned queries and keys; attention's output, laid out anew
     numbers += config.hidden * (2 if config.parts.feedforward == "gelu" else 4)
@@ -291,6 +293,8 @@ def _kept_bytes(config: ModelConfig, context: int, size: int) -> int:
     if config.parts.query_key_norm:
         norms += (queries + keys) * (1 if size == 4 else 2)
     kept = size * numbers + 4 * norms
+    if context <= 8 * config.head_size:  # attention keeps its weights, half of all T x T (model/attend.py)
+        kept += size * config.heads * context // 2
     if config.dropout_attention:
-        kept += 10 * config.heads * context  # measured: attention weights exist only with dropout
+        kept += size * config.heads * context // 2  # which of them were dropped
     return kept + (12 * config.width if config.dropout_shortcut else 0)

@@ -41,7 +41,9 @@ def survivors(like: Tensor, p: float) -> Tensor:
 
     The probability is rounded to a multiple of 1 / 65,536; torch's global generator is drawn from.
     """
+    if torch.compiler.is_compiling():  # compiled code has a random generator of its own, which may run in parallel
+        return (torch.rand_like(like, dtype=torch.float32) >= p).to(like.dtype).mul(1 / (1 - p))
     numbers = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = numbers.view(torch.int16)[: like.numel()].view(like.shape)  # even over -32,768 .. 32,767
-    dropped = round(p * 65_536)
+    dropped = min(round(p * 65_536), 65_535)
     return (bits >= dropped - 32_768).to(like.dtype).mul_(65_536 / (65_536 - dropped))

@@ -79,7 +79,8 @@ class GPT(nn.Module):
         mask: Tensor | Spans | None = None
         if documents is not None and padding is None:
             dropout = self.config.dropout_attention if self.training else 0.0
-            mask = separable(documents, dtype=self.token_table.weight.dtype, dropout=dropout)
+            kind, size = self.token_table.weight.dtype, self.config.head_size
+            mask = separable(documents, dtype=kind, dropout=dropout, head_size=size)
         mask = mask or visible(tokens, start=start, documents=documents, padding=padding)
 
         x = self.token_table(tokens)  # (B, T) -> (B, T, D)
@@ -176,7 +177,7 @@ def attention(
     mask (B or 1, 1, T, S) is True where a query may look. Without one, T equals S and each query sees its own place
     and all earlier ones, or T is 1 and the query sees everything. `attention_by_hand` is the same, written out.
     With `Spans` each document is done by itself, which is the same as a mask of blocks. `by_torch`:
-    drop what torch's own function drops.
+    drop what torch's own function drops (not with `Spans`).
     """
     if isinstance(mask, Spans):
         return separately(q, k, v, mask, dropout=dropout)

@@ -7,6 +7,7 @@ save), on a GPU one kernel does all documents at once.
 Shapes: B batch, T time, H heads, G key/value heads, K head size, L tokens of one document, N documents.
 """
 
+import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -37,11 +38,11 @@ def spans(documents: Tensor) -> Spans:
     return Spans(starts.int(), starts.diff().tolist())
 
 
-def separable(documents: Tensor, *, dtype: torch.dtype, dropout: float) -> Spans | None:
+def separable(documents: Tensor, *, dtype: torch.dtype, dropout: float, head_size: int = 64) -> Spans | None:
     """`spans`, where documents can be done by themselves; None where a mask must do.
 
-    Compiled code wants the same shapes in every batch. On CUDA the kernel takes 16-bit numbers, no dropout, and a GPU
-    from Ampere on.
+    Compiled code wants the same shapes in every batch. On CUDA the kernel takes 16-bit numbers, no dropout, head
+    sizes that are multiples of 8 up to 256, and a GPU from Ampere on.
     """
     kind = documents.device.type
     if torch.compiler.is_compiling() or kind not in ("cpu", "cuda"):
@@ -49,6 +50,8 @@ def separable(documents: Tensor, *, dtype: torch.dtype, dropout: float) -> Spans
     if kind == "cuda":
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
         if dropout or dtype not in (torch.float16, torch.bfloat16) or not machines.has_bf16(documents.device):
+            return None
+        if head_size % 8 or head_size > 256 or importlib.util.find_spec("torch.nn.attention.varlen") is None:
             return None
     return spans(documents)
 

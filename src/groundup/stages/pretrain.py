@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from groundup import journal, losses, optim
 from groundup import machine as machines
 from groundup import model as models
-from groundup.batches import Loader
+from groundup.batches import Batch, Loader
 from groundup.batches.windows import Source
 from groundup.errors import SettingsError, TokenizerError, UserError
 from groundup.evaluate import Score, each_token_once, evaluate
@@ -74,8 +75,8 @@ def run(settings: Pretrain) -> Result | Preflight:
         raise SettingsError("no run folder was given", "add --out runs/NAME")
     if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
         return _dry_run(settings)
-    fresh = not settings.out.exists()
-    with room_for(settings.out), locked(settings.out, doing="groundup pretrain"):
+    fresh = not (settings.out / runs.SETTINGS).exists()
+    with room_for(settings.out), locked(settings.out, doing="groundup pretrain"), machines.kept_memory():
         asked, planned = runs.open_run(settings.out, settings)
         try:
             job, checks, decided = _ready(asked, settings.out, planned)
@@ -101,7 +102,7 @@ def _ready(asked: Pretrain, out: Path, planned: int) -> tuple[Job, Preflight, De
     asked = asked.replace(sampling=corpus.sampling(asked, text, config.context))
     source = corpus.source(asked, text, config.context)
     trained = _trained(asked, config, source, machine=machine)
-    decided = _decide(asked, source, trained, machine=machine, started=started)
+    decided = _decide(asked, text, source, trained, machine=machine, started=started)
     if decided.steps < planned:
         raise SettingsError(
             f"the run is planned for {planned} steps, more than the {decided.steps} asked for",
@@ -130,32 +131,52 @@ class Trained:
 
 
 def _trained(settings: Pretrain, config: ModelConfig | BigramConfig, source: Source, *, machine: Machine) -> Trained:
-    """Build the network, measure a micro-batch, and compile where it was settings for or pays."""
+    """Build the network, measure a micro-batch, and compile where that was asked for or pays."""
     plan = plans.make(plans.resolve(settings, windows=len(source), config=config), windows=len(source))
     needed = memory.check(config, plan, machine, recompute=settings.recompute)
     built = models.build(config, seed=settings.seed)
     built.recompute = settings.recompute
     model: nn.Module = built.to(machine.device)
-    machines.keep_memory()
+    batch, forward = source.batch(np.arange(plan.micro_batch) % len(source)), model
     with memory.explained(model, plan):
-        micro = timing.micro_batch(model, losses.next_token, plan, machine, repeats=3 if settings.minutes else 1)
-        forward, wish = model, settings.compile
+        micro = timing.micro_batch(model, losses.next_token, batch, machine, repeats=5 if settings.minutes else 1)
         expected = (settings.minutes or 0) * 60 or micro * plan.steps * plan.accumulate
-        if wish == "on" or (wish == "auto" and compiling.pays(config, machine, expected)):
-            forward, micro = _compiled(model, plan, machine, otherwise=micro)
+        if not settings.dry_run and _compiles(settings, config, machine, expected):
+            forward, micro = _compiled(model, batch, machine, otherwise=micro, must=settings.resume)
     return Trained(model, forward, _optimizer(settings, model, lr=plan.schedule.peak), micro, needed)
 
 
-def _compiled(model: nn.Module, plan: Plan, machine: Machine, *, otherwise: float) -> tuple[nn.Module, float]:
-    """The compiled network and its seconds for a micro-batch; the network as it is where compiling fails."""
+def _compiles(settings: Pretrain, config: ModelConfig | BigramConfig, machine: Machine, seconds: float) -> bool:
+    """Whether a run of so many seconds is to be compiled."""
+    if settings.sampling == "packed" and settings.compile == "on":
+        raise SettingsError(
+            "--compile on does not go with --sampling packed", "documents done one by one are quicker: leave one out"
+        )
+    if settings.compile != "auto" or settings.sampling == "packed":
+        return settings.compile == "on"
+    return compiling.pays(config, machine, seconds)
+
+
+def _compiled(
+    model: nn.Module, batch: Batch, machine: Machine, *, otherwise: float, must: bool
+) -> tuple[nn.Module, float]:
+    """The compiled network and its seconds for a micro-batch; the network as it is where compiling fails.
+
+    must: compiled code rounds in its own way, so a run that began with it cannot go on without: raises UserError.
+    """
     print("compiling the network (--compile off does without)", file=sys.stderr, flush=True)
     forward = compiling.compiled(model)
     try:
-        return forward, timing.micro_batch(forward, losses.next_token, plan, machine, repeats=2)
+        return forward, timing.micro_batch(forward, losses.next_token, batch, machine, repeats=5)
     except RuntimeError as error:
         if memory.is_out_of_memory(error):
             raise
-        print(f"not compiled: {compiling.reason(error)}", file=sys.stderr, flush=True)
+        why = compiling.reason(error)
+        if must:
+            raise UserError(
+                f"this run was compiled, and now it cannot be: {why}", "bring the C++ compiler back"
+            ) from error
+        print(f"not compiled: {why}", file=sys.stderr, flush=True)
         return model, otherwise
 
 
@@ -164,26 +185,31 @@ def _optimizer(settings: Pretrain, model: nn.Module, *, lr: float) -> torch.opti
     return make(model, lr=lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
 
 
-def _decide(asked: Pretrain, source: Source, trained: Trained, *, machine: Machine, started: float) -> Decided:
+def _decide(
+    settings: Pretrain, text: Corpus, source: Source, trained: Trained, *, machine: Machine, started: float
+) -> Decided:
     """Fill in everything that was left open, once: what a resumed run must not decide anew."""
     windows, config = len(source), models.config_of(trained.model)
     compile = "off" if trained.forward is trained.model else "on"
-    asked = asked.replace(
+    settings = settings.replace(
         device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads, compile=compile
     )
-    if asked.minutes is None or asked.steps is not None:
-        return plans.resolve(asked, windows=windows, config=config)
-    plan = plans.make(plans.resolve(asked, windows=windows, config=config), windows=windows)
-    update = timing.update(trained.model, partial(_optimizer, asked, lr=plan.schedule.peak), machine)
+    decided = plans.resolve(settings, windows=windows, config=config)
+    if settings.minutes is None or settings.steps is not None:
+        return decided
+    plan = plans.make(decided, windows=windows)
+    with memory.explained(trained.model, plan):
+        update = timing.update(trained.model, partial(_optimizer, settings, lr=plan.schedule.peak), machine)
     per_token = trained.micro / (3 * plan.micro_batch * config.context)  # forward alone is a third
+    look, step = per_token * min(settings.eval_tokens, len(text.valid)), plan.accumulate * trained.micro + update
     steps, looks = timing.steps_within(
-        asked.minutes,
+        settings.minutes,
         spent=time.monotonic() - started,
-        step=plan.accumulate * trained.micro + update,
-        look=per_token * asked.eval_tokens,
+        step=step + (look / settings.eval_every if settings.eval_every else 0),
+        look=0 if settings.eval_every else look,
     )
-    every = {"eval_every": asked.eval_every or max(1, steps // looks)}
-    return plans.resolve(asked.replace(steps=steps, **every), windows=windows, config=config)
+    every = settings.eval_every or max(1, steps // looks)
+    return plans.resolve(settings.replace(steps=steps, eval_every=every), windows=windows, config=config)
 
 
 def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramConfig:

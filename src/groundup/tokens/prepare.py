@@ -115,7 +115,7 @@ def prepare(
 
 def from_settings(settings: TokenizeSettings, out: Path, *, progress: Progress = silent) -> Prepared:
     """Sources, tokenizer and shards as the settings say. A tokenizer that was learnt into `out` is not learnt again."""
-    sources = read.sources(settings.data, field=settings.field)
+    sources = read.sources(settings.data, field=settings.field, progress=progress)
     with _working(out):
         return _carry_out(_job(settings, sources, out, progress), progress)
 

@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -80,7 +81,8 @@ def encode_each(batches: Iterable[B], tokenizer: Tokenizer, *, workers: int) -> 
     try:
         waiting: deque[tuple[B, Future[Ids]]] = deque()
         for batch in batches:
-            waiting.append((batch, pool.submit(_encode, batch.texts)))
+            with _deaf():
+                waiting.append((batch, pool.submit(_encode, batch.texts)))
             if len(waiting) > 2 * workers:
                 first, ids = waiting.popleft()
                 yield first, ids.result()
@@ -95,6 +97,22 @@ def encode_each(batches: Iterable[B], tokenizer: Tokenizer, *, workers: int) -> 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment: a process born now never hears it, not even before it can say that it will not.
+
+    Ours hears it afterwards. On Windows, where nothing can be held back, a newborn may print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def how_many(asked: int | None, size: int) -> int:

@@ -3,8 +3,9 @@
 In: a model, a machine, the seconds a run is expected to take. Out: the model, compiled or as it was.
 """
 
+import os
 import shutil
-import warnings
+import sys
 from typing import cast
 
 import torch
@@ -39,7 +40,8 @@ def pays(config: ModelConfig | BigramConfig, machine: Machine, seconds: float) -
 
 def has_compiler() -> bool:
     """Whether the C++ compiler that torch.compile needs on a CPU is there."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl"))
+    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX") or usual) is not None
 
 
 def compiled(model: nn.Module) -> nn.Module:
@@ -55,8 +57,3 @@ def reason(error: BaseException) -> str:
     'RuntimeError: no compiler'
     """
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
-
-
-def quiet() -> None:
-    """Keep remarks about our own compiling off the screen: they are not the person's to act on."""
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._(inductor|dynamo).*")

@@ -58,7 +58,6 @@ def resolve(settings: Pretrain, *, windows: int, config: ModelConfig | BigramCon
 
     windows: training windows an epoch. A budget in tokens or epochs becomes steps.
     """
-    check_budget(settings)
     context, width = config.context, config.width if isinstance(config, ModelConfig) else 128
     steps = settings.steps or 1000
     if settings.tokens:

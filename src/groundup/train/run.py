@@ -99,7 +99,7 @@ def merge(saved: Pretrain, asked: Pretrain) -> Pretrain:
                 f"leave --{name.replace('_', '-')} out, or start a new run with another --out",
             )
     if budget & changed.keys():
-        changed |= {name: None for name in budget - changed.keys()}
+        changed |= {name: None for name in (budget | {"minutes"}) - changed.keys()}
     return saved.replace(**changed, resume=True, dry_run=asked.dry_run, out=asked.out)
 
 
@@ -263,6 +263,4 @@ def _fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors:
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if state:
-            optimizer.state[parameter] = {
-                key: value.to(parameter.device) if value.dim() else value for key, value in state.items()
-            }
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}

@@ -7,40 +7,37 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from torch import nn
 
 from groundup import machine as machines
-from groundup.batches.batch import next_token
+from groundup.batches.batch import Batch
 from groundup.errors import SettingsError
 from groundup.losses import Loss
 from groundup.machine import Machine
-from groundup.model import config_of
-from groundup.train.plan import Plan
 
 LOOKING = 0.04  # at most this share of a run limited by --minutes goes into evaluations
 
 
-def micro_batch(forward: nn.Module, loss: Loss, plan: Plan, machine: Machine, *, repeats: int = 1) -> float:
-    """Seconds of one micro-batch, forward and backward: the shortest of `repeats`, after one that warms up.
+def micro_batch(forward: nn.Module, loss: Loss, batch: Batch, machine: Machine, *, repeats: int = 1) -> float:
+    """Seconds of one micro-batch, forward and backward: the median of `repeats`, after one that warms up.
 
     Weights, gradients and random numbers are afterwards as they were.
     """
-    config = config_of(forward)
-    best = math.inf
+    taken = []
     with machines.seeded(0):
-        rows = torch.randint(config.vocabulary, (plan.micro_batch, config.context + 1))
-        batch = next_token(rows).to(machine.device)
+        batch = batch.to(machine.device)
         for number in range(repeats + 1):
             started = time.perf_counter()
             with machine.autocast():
                 value, _ = loss(forward.train(), batch)
             (value / batch.count).backward()
             _finish(machine)
-            best = best if number == 0 else min(best, time.perf_counter() - started)
+            taken += [time.perf_counter() - started] if number else []
             forward.zero_grad(set_to_none=True)
-    return best
+    return median(taken)
 
 
 def update(model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer], machine: Machine) -> float:
@@ -59,8 +56,11 @@ def update(model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer],
 
 
 def _finish(machine: Machine) -> None:
+    """Wait for a device that works on while Python goes ahead."""
     if machine.device.type == "cuda":
         torch.cuda.synchronize()
+    elif machine.device.type == "mps":
+        torch.mps.synchronize()
 
 
 def steps_within(minutes: float, *, spent: float, step: float, look: float) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def steps_within(minutes: float, *, spent: float, step: float, look: float) -> t
     looks = max(1, min(10, int(LOOKING * minutes * 60 / look) if look else 10))
     steps = int((seconds - looks * look) / step)
     if steps < 1:
-        least = math.ceil((spent + step + look) / 6) / 10 + 0.1
+        least = math.ceil((spent + step + look) / 0.98 / 6) / 10 + 0.1
         raise SettingsError(
             f"--minutes {minutes:g} is too little: getting ready took {spent:.0f} s, "
             f"one step takes {step:.2g} s, one evaluation {look:.2g} s",

@@ -1,0 +1,77 @@
+"""Settings of the commands that use or show what was trained.
+
+In: flags, TOML. Out: `Generate`, `Evaluate`, `Info`, `Report`, `Demo`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from groundup.settings.base import Device, Dtype, Positive, Settings, knob
+from groundup.settings.data import TextSettings
+
+
+class Generate(Settings):
+    """Continue a prompt."""
+
+    model: str = knob("", "run folder, RUN/best, or model folder", positional=True)
+    prompt: str | None = knob(
+        None, "the text to continue; - reads standard input; empty starts a new document", stdin=True
+    )
+    prompts: Path | None = knob(None, "a file with one prompt per line; - reads standard input", stdin=True)
+    max_tokens: Positive = knob(200, "new tokens at most")
+    temperature: float = knob(0.8, "0 is greedy; below 1 safer, above 1 wilder", ge=0)
+    top_k: int = knob(0, "keep only the k most likely tokens; 0 keeps all", ge=0)
+    top_p: float = knob(1.0, "keep the smallest set of tokens with this probability", gt=0, le=1)
+    repetition_penalty: float = knob(1.0, "divide the score of tokens already seen; 1 is off", gt=0)
+    stop: list[str] = knob([], "stop before any of these texts")
+    seed: int | None = knob(None, "same seed, same text", ge=0, lt=2**63)
+    samples: Positive = knob(1, "continuations per prompt")
+    cache: bool = knob(True, "keep keys and values between tokens")
+    device: Device = knob("auto", "where to compute")
+    dtype: Literal["auto", "fp32", "bf16", "int8"] = knob(
+        "auto",
+        "auto: as stored in the folder; int8 (rounded weights) is fastest on a CPU, then bf16 if the CPU has it, fp32",
+    )
+    compile: Literal["auto", "on", "off"] = knob(
+        "auto", "compile the step of one token, about half a minute; auto: on CUDA for texts of 4,000 tokens and more"
+    )
+    threads: Positive | None = knob(None, "CPU threads; by default all cores")
+
+
+class Evaluate(TextSettings):
+    """Loss, perplexity and bits per byte of a model on a text."""
+
+    model: str = knob("", "run folder, RUN/best, or model folder", positional=True)
+    context: Positive | None = knob(None, "window length; by default the model's context")
+    stride: Positive | None = knob(None, "distance between windows; by default the context (no overlap)")
+    batch: Positive = knob(16, "windows per forward pass")
+    max_tokens: Positive | None = knob(None, "stop after so many tokens")
+    device: Device = knob("auto", "where to compute")
+    dtype: Dtype = knob("auto", "bf16 where the hardware has it, else fp32")
+    threads: Positive | None = knob(None, "CPU threads; by default all cores")
+
+
+class Info(Settings):
+    """Versions, devices, a truth check of each device; with a folder, what it holds."""
+
+    folder: Path | None = knob(None, "a run, model, tokenizer or shards folder", positional=True)
+    sizes: bool = knob(False, "list the named model sizes")
+    data: bool = knob(False, "list the catalog of public texts")
+    presets: bool = knob(False, "list the settings files that --config knows by name")
+
+
+class Report(Settings):
+    """Show what a training run did: one HTML page with curves, samples, settings, and what it all means."""
+
+    runs: list[str] = knob([], "run folders; several are laid side by side", positional=True)
+    out: Path | None = knob(None, "the page; by default RUN/report.html, or comparison.html here for several runs")
+    open: bool = knob(False, "show the page in the browser")
+
+
+class Demo(Settings):
+    """Train a small model on the built-in harbor world and let it tell a story."""
+
+    out: Path = knob(Path("runs/demo"), "run folder; an earlier demo there is replaced")
+    seed: int = knob(1337, "seed of stories, weights and order", ge=0, lt=2**63)
+    stories: Positive = knob(100, "generated stories to check")
+    threads: Positive | None = knob(None, "CPU threads; by default all cores")
