@@ -28,8 +28,8 @@ from groundup.train import compiling
 from groundup.train.loop import steps
 
 SHAPES = {  # layers, heads, width, context, batch, vocabulary, steps in one round
-    "10m": (6, 6, 384, 256, 16, 65, 6),
-    "124m": (12, 12, 768, 256, 4, 50304, 3),
+    "10m": (6, 6, 384, 256, 16, 65, 4),
+    "124m": (12, 12, 768, 256, 4, 50304, 2),
 }
 LR, BETAS, DECAY, CLIP = 6e-4, (0.9, 0.95), 0.1, 1.0
 
@@ -44,7 +44,8 @@ def ours(model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[
     """Our model in our loop."""
     layers, heads, width, context, batch, vocabulary, count = SHAPES[model]
     machine = machines.choose(device="cpu", dtype=dtype)
-    machines.kept_memory().__enter__()  # as `groundup pretrain` does, for the life of this process
+    kept = machines.kept_memory()  # as `groundup pretrain` has it
+    kept.__enter__()
     config = ModelConfig(
         family="gpt2", layers=layers, heads=heads, width=width, context=context, vocabulary=vocabulary, qkv_bias=True,
         dropout_embedding=dropout, dropout_attention=dropout, dropout_shortcut=dropout,
@@ -55,7 +56,7 @@ def ours(model: str, *, dropout: float, dtype: str, compiled: bool) -> Callable[
     forward = compiling.compiled(network) if compiled else network
     loop = steps(forward, optimizer, forever, loss, until=10**9, machine=machine, clip=CLIP)
 
-    def work() -> float:
+    def work(_kept: object = kept) -> float:
         begin = time.perf_counter()
         for _ in range(count):
             next(loop)
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="these contenders alone")
     wish = parser.parse_args()
+    peak = matmul_rate()
     plain, fp32 = {"dropout": wish.dropout, "compiled": False}, {"dtype": "fp32"}
     compiled, bf16 = plain | {"compiled": True}, {"dtype": "bf16"}
     contenders: dict[str, tuple[Callable[..., Callable[[], float]], list[str], dict[str, Any]]] = {
@@ -130,7 +132,6 @@ def main() -> None:
         for name, (make, given, options) in contenders.items()
         if not wish.only or name in wish.only
     }
-    peak = matmul_rate()
     found = interleaved.rates(chosen, repeats=wish.repeats)
     layers, _, width, context, _, vocabulary, _ = SHAPES[wish.model]
     first = next(iter(chosen))

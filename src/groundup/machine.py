@@ -130,7 +130,8 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in ((-4, 65_536), (-1, 128 * 1024), (-2, 128 * 1024)) if glibc else ():
+        # Once told, glibc no longer finds its thresholds by itself: leave those it ends up with (M_MMAP_THRESHOLD -3).
+        for name, value in ((-4, 65_536), (-1, 2**26), (-2, 2**17), (-3, 2**25)) if glibc else ():
             library.mallopt(name, value)
         if glibc:
             library.malloc_trim(0)
