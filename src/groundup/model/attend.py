@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from groundup.model.dropout import survivors
 
 KEPT = 8  # times the head size: with more keys, the weights of a block are computed again instead of kept
-ROWS = 64  # queries in a block: of 32, 64, 128 and 256 the quickest at contexts from 256 to 1,024
+ROWS = 64  # queries in a block: of 32, 64, 128 and 256 the quickest or near it at contexts of 256 and 1,024
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
