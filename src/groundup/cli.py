@@ -90,6 +90,24 @@ COMMANDS = {
     "evaluate": Command(
         settings.Evaluate, "groundup.commands.evaluate", ("groundup evaluate runs/letters --data other.txt",)
     ),
+    "import": Command(
+        settings.Import,
+        "groundup.commands.importing",
+        (
+            "groundup import gpt2 --out models/gpt2",
+            "groundup import SmolLM2-135M-Instruct.Q4_1.gguf --out models/smollm2",
+            "groundup import stories260K.bin --tokenizer tok512.bin --out models/stories",
+        ),
+    ),
+    "export": Command(
+        settings.Export,
+        "groundup.commands.export",
+        (
+            "groundup export runs/letters --to gguf --dtype q8_0 --check",
+            "groundup export runs/letters --to ollama --out letters-ollama",
+        ),
+    ),
+    "models": Command(settings.Models, "groundup.commands.models", ("groundup models", "groundup models gpt2 --json")),
     "report": Command(
         settings.Report,
         "groundup.commands.report",
@@ -201,6 +219,8 @@ def _parameter(cls: type[settings.Settings], name: str) -> inspect.Parameter:
     is_list = isinstance(field.default, list)
     noted = settings.extra(field)
     options: dict[str, Any] = {"help": field.description, "consume_multiple": is_list}
+    if (flag := settings.flag(name)) != f"--{name.replace('_', '-')}":
+        options["name"] = flag
     options["allow_leading_hyphen"] = bool(noted.get("stdin"))
     if field.default is False or is_list:
         options["negative"] = ""

@@ -1,16 +1,12 @@
-"""Names and settings there and back; what is missing, foreign or unsupported is refused by name.
+"""Names there and back; what is missing, foreign or misshapen is refused by name. Settings: test_fields.py.
 
 That the numbers mean the same to transformers is shown in tests/parity/test_model_transformers.py.
 """
 
-import copy
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from groundup.checkpoint.names import from_hf, hf_config, model_config, to_hf
+from groundup.checkpoint.names import arranged, from_hf, to_hf
 from groundup.errors import CheckpointError
 from groundup.model import build
 from groundup.model.config import BigramConfig, ModelConfig
@@ -87,6 +83,12 @@ def test_files_without_prefix_and_with_constants_are_understood(name):
     assert all(torch.equal(tensor, expected[key]) for key, tensor in from_hf(bare, config).items())
 
 
+def test_a_tensor_with_and_without_prefix_is_refused():
+    config, tensors = CASES["llama"], written(CASES["llama"])
+    with pytest.raises(CheckpointError, match="the file has model.norm.weight and norm.weight: one tensor twice"):
+        from_hf(tensors | {"norm.weight": torch.ones(8)}, config)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_a_tied_head_stored_twice_must_be_the_same(name):
     config, tensors = CASES[name], written(CASES[name])
@@ -131,99 +133,21 @@ def test_many_missing_tensors_are_counted():
         from_hf({}, CASES["gpt2"])
 
 
-# --- config.json -------------------------------------------------------------------------------------------------
+def test_all_shapes_are_compared_before_the_first_tensor_is_read():
+    config = CASES["llama"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in written(config).items()}
+
+    def read(name: str) -> torch.Tensor:
+        raise AssertionError(f"{name} was read")
+
+    with pytest.raises(CheckpointError, match="has shape"):
+        arranged(shapes | {"model.norm.weight": (9,)}, read, config)
+    arranged(shapes, read, config)  # nor is anything read before it is asked for
 
 
-@CASE
-def test_settings_there_and_back(config):
-    assert model_config(hf_config(config, bos=1, eos=2, pad=0, dtype="bfloat16")) == config
-
-
-@given(st.data())
-@settings(max_examples=40, deadline=None)
-def test_any_settings_there_and_back(data):
-    chance = st.floats(0, 0.9)
-    config = ModelConfig(
-        family=data.draw(st.sampled_from(["gpt2", "llama", "qwen3"])),
-        **SMALL,
-        tie=data.draw(st.booleans()),
-        norm_eps=data.draw(st.floats(1e-8, 1e-2)),
-        dropout_embedding=data.draw(chance),
-        dropout_attention=data.draw(chance),
-        dropout_shortcut=data.draw(chance),
-        init=data.draw(st.sampled_from(["gpt2", "torch"])),
-    )
-    assert model_config(hf_config(config)) == config
-
-
-def test_ids_are_written_as_given_and_null_when_absent():
-    content = hf_config(CASES["llama"], eos=5, dtype="bfloat16")
-    assert (content["bos_token_id"], content["eos_token_id"], content["pad_token_id"]) == (None, 5, None)
-    assert content["dtype"] == content["torch_dtype"] == "bfloat16"
-
-
-def test_the_rotary_base_is_read_from_either_place():
-    content = hf_config(CASES["llama"])
-    assert content["rope_theta"] == content["rope_parameters"]["rope_theta"] == 500.0
-    for gone in ("rope_theta", "rope_parameters"):
-        assert model_config({name: v for name, v in content.items() if name != gone}) == CASES["llama"]
-    old = {name: v for name, v in content.items() if name != "rope_parameters"} | {"rope_scaling": None}
-    assert model_config(old) == CASES["llama"]
-
-
-def test_the_published_gpt2_config_is_read():
-    """What OpenAI's upload of GPT-2 says, as far as it matters: no n_inner, no tie, old field names."""
-    published = {"activation_function": "gelu_new", "attn_pdrop": 0.1, "embd_pdrop": 0.1, "layer_norm_epsilon": 1e-05}
-    published |= {"model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024}
-    published |= {"resid_pdrop": 0.1, "summary_type": "cls_index", "vocab_size": 50257, "bos_token_id": 50256}
-    config = model_config(published)
-    assert (config.hidden, config.tie, config.qkv_bias, config.dropout_shortcut) == (3072, True, True, 0.1)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("gpt2", {"model_type": "gpt_neo"}, "unsupported model_type 'gpt_neo'"),
-        ("gpt2", {"model_type": None}, "unsupported model_type None"),
-        ("gpt2", {"model_type": ["gpt2"]}, "unsupported model_type"),
-        ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
-        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-        ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights is False"),
-        ("gpt2", {"n_layer": None}, "config.json has no n_layer"),
-        ("gpt2", {"n_layer": "2"}, "n_layer is '2'"),
-        ("gpt2", {"n_layer": True}, "n_layer is True"),
-        ("gpt2", {"n_head": 3}, "no network we can build: width 8 is not divisible by heads 3"),
-        ("gpt2", {"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
-        ("gpt2", {"groundup": 7}, "groundup is 7"),
-        ("gpt2", {"groundup": {"init": 7}}, "groundup.init is 7"),
-        ("gpt2", {"groundup": {"init": "zeros"}}, "unknown init 'zeros'"),
-        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 32.0}}, "rope_scaling is .*llama3"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*linear"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters is .*yarn"),
-        ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters is .*full_attention"),
-        ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rope_parameters is .*partial_rotary_factor"),
-        ("llama", {"rope_parameters": 3}, "rope_parameters is 3"),
-        ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ("llama", {"attention_bias": True}, "attention_bias is True"),
-        ("llama", {"mlp_bias": True}, "mlp_bias is True"),
-        ("llama", {"sliding_window": 4096}, "sliding_window is 4096"),
-        ("llama", {"num_local_experts": 8}, "num_local_experts is 8"),
-        ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is "),
-        ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
-        ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
-        ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is .*sliding_attention"),
-        ("qwen3", {"layer_types": 3}, "layer_types is 3"),
-        ("qwen3", {"intermediate_size": None}, "config.json has no intermediate_size"),
-        ("bigram", {"vocab_size": 0}, "vocabulary is 0"),
-    ],
-)
-def test_what_cannot_be_computed_is_refused_by_name(name, change, message):
-    content = copy.deepcopy(hf_config(CASES[name])) | change
-    with pytest.raises(CheckpointError, match=message):
-        model_config(content)
-
-
-def test_qwen3_without_head_dim_has_their_default():
-    content = hf_config(CASES["qwen3"])
-    del content["head_dim"]
-    assert model_config(content).head_size == 128
+def test_tensors_come_in_another_type_on_request():
+    config = CASES["gpt2"]
+    tensors = written(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    seen = dict(arranged(shapes, tensors.__getitem__, config, dtype=torch.bfloat16))
+    assert all(torch.equal(seen[name], tensor.bfloat16()) for name, tensor in from_hf(tensors, config).items())

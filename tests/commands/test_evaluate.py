@@ -108,7 +108,7 @@ def test_words_have_no_bits_per_byte(tmp_path: Path, text: Path, capsys: pytest.
         ([], "no model was given"),
         (["MODEL"], "no text was given"),
         (["MODEL", "--data", "no/such.txt"], "no/such.txt"),
-        (["no/such/run", "--data", "TEXT"], "no folder at no/such/run"),
+        (["no/such/run", "--data", "TEXT"], "there is no file or folder at no/such/run"),
         (["MODEL", "--data", "TEXT", "--context", "17"], "--context 17 is more than the model's context of 16"),
         (["MODEL", "--data", "TEXT", "--stride", "17"], "'stride' cannot be 17 with a context of 16"),
         (["MODEL", "--data", "TEXT", "--max-tokens", "0"], "max"),

@@ -154,7 +154,7 @@ def test_the_command_line(model_folder: Path, capsys: pytest.CaptureFixture[str]
     ("words", "message"),
     [
         ([], "no model was given"),
-        (["no/such/run"], "no folder at no/such/run"),
+        (["no/such/run"], "there is no file or folder at no/such/run"),
         (["MODEL", "--prompt", "a", "--prompts", "b"], "--prompt and --prompts were both given"),
         (["MODEL", "--prompts", "no/such/file"], "cannot read no/such/file"),
         (["MODEL", "--temperature", "-1"], "temperature"),

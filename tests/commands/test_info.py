@@ -104,7 +104,7 @@ def test_truncated_weights_are_found(tmp_path: Path, tokenizer: tokens.Tokenizer
     weights = tmp_path / "m" / folder.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:100])
     facts = contents.describe(tmp_path / "m")
-    assert "cannot be read" in facts["network"]["dtype"] and "truncated" in facts["files"]["hashes"]
+    assert "is truncated" in facts["network"]["dtype"] and "truncated" in facts["files"]["hashes"]
 
 
 def test_a_bigram_folder(tmp_path: Path):
@@ -154,7 +154,7 @@ def test_shards_and_tokenizer_folders(tmp_path: Path, tokenizer: tokens.Tokenize
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="holds no run, model, shards or tokenizer"):
+    with pytest.raises(CheckpointError, match="holds no model that groundup can open"):
         contents.describe(tmp_path)
     with pytest.raises(CheckpointError, match="no folder at"):
         contents.describe(tmp_path / "absent")

@@ -15,6 +15,7 @@ WAIVERS = {
     "train/loop.py:steps": "the contract every stage calls; what may vary is named at the call",
     "generate/stream.py:generate_text": "text in, text out in one call: every knob of sampling by name, with a default",
     "generate/stream.py:write": "the streaming twin of generate_text; all but model, tokenizer and prompts are named",
+    "tokens/making.py:byte_level_json": "a vocabulary in its parts, each named at the call by other formats",
     "generate/decode.py:generate": "the contract of decoding; all but model and prompts are named at the call",
 }
 

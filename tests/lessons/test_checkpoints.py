@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,6 +202,19 @@ def test_weights_are_transposed_split_and_tied(lesson, published):
     theirs["transformer.h.3.attn.c_attn.weight"] = w.T
     with pytest.raises(CheckpointError, match="c_attn.weight has shape"):
         names.from_hf(theirs, TINY)
+
+
+def test_files_of_tensorflow_by_hand_and_by_the_library(lesson):
+    """W01, W02: a folder that TensorFlow wrote: the two readers come to the same network, number for number."""
+    pytest.importorskip("google_crc32c", reason="pip install 'groundup[openai]'")
+    written = Path(__file__).parents[1] / "checkpoint" / "data" / "gpt2-tf"
+    config, tree = lesson["read"](written)
+    by_hand = build(config, seed=1)
+    lesson["load"](by_hand, tree)
+    by_the_library = lesson["by_the_library"](written)
+    assert config.layers == 11 and not by_the_library.training
+    for ours, theirs in zip(by_hand.parameters(), by_the_library.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_without_weights_the_lesson_says_where_they_are(data_dir, monkeypatch, tmp_path, capsys):

@@ -18,6 +18,7 @@ from groundup.model.config import (
     SIZES,
     BigramConfig,
     ModelConfig,
+    RopeScaling,
     count_parameters,
     flops_per_token,
     from_name,
@@ -233,3 +234,28 @@ def test_training_memory_grows_with_everything():
     assert training_bytes(small, 3, 16) > training_bytes(small, 2, 16)
     assert training_bytes(small, 2, 17) > training_bytes(small, 2, 16)
     assert training_bytes(BigramConfig(vocabulary=65, context=8), 4, 8) == 65 * (16 * 65 + 4 * 8 * 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "yarn"}, "unknown rope_scaling kind 'yarn'"),
+        ({"factor": 0.5}, "rope_scaling factor is 0.5"),
+        ({"factor": float("nan")}, "rope_scaling factor is nan"),
+        ({"factor": float("inf")}, "rope_scaling factor is inf"),
+        ({"original_context": 0}, "rope_scaling original_context is 0"),
+        ({"low": 4.0}, "rope_scaling low is 4.0 and high 4.0"),
+        ({"low": 0.0}, "rope_scaling low is 0.0"),
+        ({"high": float("inf")}, "high inf"),
+    ],
+)
+def test_a_stretch_that_means_nothing_is_refused(change, message):
+    good = {"kind": "llama3", "factor": 8.0, "original_context": 8192}
+    RopeScaling(**good)
+    with pytest.raises(ModelError, match=message):
+        RopeScaling(**good | change)
+
+
+def test_learned_positions_cannot_be_stretched():
+    with pytest.raises(ModelError, match="family 'gpt2' has learned positions"):
+        ModelConfig(**GOOD | {"family": "gpt2"}, rope_scaling=RopeScaling("linear", 2.0))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from groundup.errors import ModelError
 from groundup.model import build
-from groundup.model.config import FAMILIES, ModelConfig
+from groundup.model.config import FAMILIES, ModelConfig, RopeScaling
 from groundup.model.gpt import attention, attention_by_hand, rotate, rotation_at, visible
 
 SMALL = {"vocabulary": 40, "context": 16, "width": 24, "layers": 2, "heads": 4, "init": "torch", "tie": False}
@@ -151,6 +151,23 @@ def test_a_rotation_by_hand():
     turned = rotate(x, rotation_at(torch.arange(4)[None], 2, 10_000.0))
     expected = torch.tensor([[math.cos(p), math.sin(p)] for p in range(4)])
     torch.testing.assert_close(turned[0, 0], expected)
+
+
+def test_stretched_rotations_by_hand():
+    """Speeds 1, 0.1 and 0.01: within 63 tokens they turn 10.03, 1.003 and 0.1003 times."""
+    one = torch.tensor([[1]])
+    _, sin = rotation_at(one, 6, 1000.0, RopeScaling("linear", 4.0))
+    torch.testing.assert_close(sin.flatten(), torch.tensor([0.25, 0.025, 0.0025]).sin())
+    # More than 1.5 turns: as it was; less than 0.5: a quarter; 1.0027 turns: 0.5027 of the one, 0.4973 of the other
+    _, sin = rotation_at(one, 6, 1000.0, RopeScaling("llama3", 4.0, low=0.5, high=1.5, original_context=63))
+    torch.testing.assert_close(sin.flatten(), torch.tensor([1.0, 0.0627, 0.0025]).sin(), rtol=1e-4, atol=0)
+
+
+def test_a_stretch_by_one_changes_nothing():
+    places = torch.arange(40)[None]
+    plain = rotation_at(places, 8, 100.0)
+    for scaling in (RopeScaling("linear", 1.0), RopeScaling("llama3", 1.0, original_context=16)):
+        torch.testing.assert_close(rotation_at(places, 8, 100.0, scaling), plain)
 
 
 def test_a_rotation_keeps_lengths_and_place_0():

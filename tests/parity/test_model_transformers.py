@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from groundup.checkpoint.names import from_hf, hf_config, model_config, to_hf
+from groundup.checkpoint.fields import hf_config, model_config
+from groundup.checkpoint.names import from_hf, to_hf
 from groundup.model import build
 from groundup.model.config import ModelConfig
 

@@ -25,6 +25,7 @@ from groundup.text import files, read
 from groundup.text.read import Source
 from groundup.tokens import encoder, learning, prepare
 from groundup.tokens.division import Division, divide, in_validation
+from groundup.tokens.manner import Manner
 from groundup.tokens.shards import Shards
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -473,6 +474,19 @@ def test_ids_in_memory_are_those_on_disk(tmp_path: Path, texts: list[str], monke
         assert few.documents.tolist() == [start for start in found.documents.tolist() if start < limit]
         plain = [id for id in few.ids.tolist() if id != tokenizer.end_of_text]
         assert few.bytes == len(tokenizer.decode_bytes(plain))
+
+
+def test_a_tokenizer_that_adds_bos_puts_it_before_every_document(tmp_path: Path) -> None:
+    texts = ["ab", "ba" * 40, "b"]
+    plain = learnt("chars", *texts, special=("<|endoftext|>", "<s>"))
+    adds = plain.with_manner(Manner(adds_bos=True))
+    assert adds.start == [3] and adds.fingerprint != plain.fingerprint
+    sources = rows(tmp_path / "a.jsonl", texts)
+    done = prepare.prepare(sources, adds, tmp_path / "out", validation=0)
+    shards, found = Shards.open(done.train), prepare.tokenize(sources, adds)
+    assert shards.tokens.tolist() == [3, 0, 1, 2, 3, *[1, 0] * 40, 2, 3, 1, 2] == found.ids.tolist()
+    assert shards.documents.tolist() == [1, 5, 87] == found.documents.tolist()  # a window opens with the id before
+    assert shards.bytes == found.bytes == 83
 
 
 def test_no_text_in_memory_is_refused(tmp_path: Path) -> None:

@@ -5,23 +5,23 @@ card.json and README.md, hashes.json; and back. `transformers` opens the folder 
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from groundup import model as models
-from groundup import tokens
-from groundup.checkpoint import atomic, names, space
-from groundup.errors import CheckpointError
+from groundup.checkpoint import atomic, fields, huggingface, names, space
+from groundup.checkpoint.huggingface import CARD, WEIGHTS
+from groundup.checkpoint.source import Source, fill
+from groundup.errors import CheckpointError, TokenizerError
 from groundup.model.config import BigramConfig, ModelConfig
 from groundup.tokens.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
 STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -59,11 +59,12 @@ def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[
     """
     ids = {"bos": tokenizer.bos, "eos": tokenizer.end_of_text, "pad": tokenizer.pad}
     dtype = STORED[next(iter(tensors.values())).dtype]
-    _write_json(folder / "config.json", names.hf_config(config, **ids, dtype=dtype))
+    _write_json(folder / "config.json", fields.hf_config(config, **ids, dtype=dtype))
     start = ids["bos"] if ids["bos"] is not None else ids["eos"]
+    ends = tokenizer.ends  # one id is written as a number, several as a list
     generation = {
         "bos_token_id": start,
-        "eos_token_id": ids["eos"],
+        "eos_token_id": ends if len(ends) > 1 else ids["eos"],
         "pad_token_id": ids["pad"] if ids["pad"] is not None else ids["eos"],
     }
     _write_json(
@@ -72,7 +73,7 @@ def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     with space.writing(folder / "tokenizer.json"):
         tokenizer.save(folder)
-    _write_json(folder / "card.json", card)
+    _write_json(folder / CARD, card)
     _write(folder / "README.md", _card_text(config, card))
 
 
@@ -83,45 +84,60 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str,
 
 
 def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Loaded:
-    """Open a run folder (its last good weights), RUN/best, or a model folder; every hash it has is checked.
+    """Open a run folder (its last good weights), RUN/best, a model folder, or whatever else `opening` knows.
 
-    `dtype` None keeps what is stored. Raises CheckpointError naming what is missing, altered or not supported.
+    Every hash that a folder has is checked. `dtype` None keeps what is stored. The network is held once, and one tensor
+    more while it is filled. Raises CheckpointError naming what is missing, altered or not supported.
 
     >>> run = load("runs/first")  # doctest: +SKIP
     >>> run.model.config.layers, run.tokenizer.vocabulary  # doctest: +SKIP
     (5, 1024)
     """
-    folder = resolve(Path(path))
+    folder = _found(Path(path))
+    if folder is None or _is_label(folder):
+        from groundup.checkpoint import opening  # above this file: what it finds may be one of our folders
+
+        return _filled(opening.open_any(path), dtype=dtype, device=device)
     while True:
         begun = atomic.identity(folder)
         try:
-            return _open(folder, dtype=dtype, device=device)
-        except CheckpointError:
+            return _filled(huggingface.open_source(folder), dtype=dtype, device=device)
+        except (CheckpointError, TokenizerError):
             # a run that goes on may have put newer weights there while we read: then those are whole
             if atomic.identity(folder) == begun:
                 raise
 
 
-def _open(folder: Path, *, dtype: torch.dtype | None, device: torch.device | str) -> Loaded:
-    atomic.verify(folder)
-    model = read_model(folder, dtype=dtype).to(device)
-    tokenizer = tokens.load(folder)
-    vocabulary = models.config_of(model).vocabulary
-    if tokenizer.vocabulary > vocabulary:
+def _filled(source: Source, *, dtype: torch.dtype | None, device: torch.device | str) -> Loaded:
+    vocabulary = source.config.vocabulary
+    if source.tokenizer.vocabulary > vocabulary:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary:,} ids, the model only {vocabulary:,}",
+            f"{source.path}: the tokenizer has {source.tokenizer.vocabulary:,} ids, the model only {vocabulary:,}",
             "put the tokenizer.json that the model was trained with into the folder",
         )
-    card = folder / "card.json"
-    return Loaded(model.eval(), tokenizer, folder, atomic.read_json(card) if card.exists() else {})
+    model = fill(source.config, source.weights, dtype=dtype, device=device)
+    return Loaded(model.eval(), source.tokenizer, source.path, source.card)
 
 
-def resolve(path: Path) -> Path:
-    """The model folder meant by RUN, RUN/best or a model folder; raises CheckpointError with advice."""
+def _found(path: Path) -> Path | None:
+    """The folder with a config.json that RUN, RUN/best or a model folder means; None where there is none."""
     for folder in (path, path / "model"):
         atomic.settle(folder)
         if (folder / "config.json").is_file():
             return folder
+    return None
+
+
+def _is_label(folder: Path) -> bool:
+    """True where config.json only describes the GGUF files that are handed out beside it."""
+    return any(folder.glob("*.gguf")) and not huggingface.holds_weights(folder)
+
+
+def resolve(path: Path) -> Path:
+    """The model folder meant by RUN, RUN/best or a model folder; raises CheckpointError with advice."""
+    folder = _found(path)
+    if folder is not None:
+        return folder
     if not path.exists():
         raise CheckpointError(f"no folder at {path}", "give a run folder, RUN/best or a model folder")
     if (path / "settings.toml").exists():
@@ -135,24 +151,8 @@ def resolve(path: Path) -> Path:
 
 def read_model(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     """Build the network of a model folder and fill it with its weights."""
-    config = names.model_config(atomic.read_json(folder / "config.json"))
-    tensors = _read_tensors(folder / WEIGHTS)
-    with torch.device("meta"):
-        model = models.build(config)
-    state = names.from_hf(tensors, config)
-    model.load_state_dict(state, assign=True)
-    return model.to(dtype) if dtype else model
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing", "give a complete model folder (safetensors)")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is truncated or no safetensors file: {error}", "restore it from a copy"
-        ) from None
+    config = fields.model_config(huggingface.read_json(folder / "config.json"))
+    return fill(config, huggingface.weights(folder), dtype=dtype)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -166,24 +166,37 @@ def _write(path: Path, text: str) -> None:
 
 def _card_text(config: Any, card: dict[str, Any]) -> str:
     """The card as a Markdown page: what the model is, what it was made from, how to use it."""
-    facts = "\n".join(f"| {name} | {value} |" for name, value in card.items() if not isinstance(value, (dict, list)))
-    sources = "\n".join(f"- {source}" for source in card.get("sources", []))
+    plain = {_one_line(name): _one_line(value) for name, value in card.items() if not isinstance(value, (dict, list))}
+    facts = "\n".join(f"| {name} | {value} |" for name, value in plain.items())
+    licence = str(card.get("license") or card.get("licence") or "unknown").lower()
+    known = re.fullmatch(r"[a-z0-9.+-]+", licence)  # a short name, such as apache-2.0; "other" stands for a text
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
-license: {card.get("license", "unknown")}
+license: {licence if known else "other"}
 tags: [groundup, {config.family}]
 ---
-# A {config.family} language model made with Groundup
-
-A base model: it continues text; it was not taught to chat.
+{_origin(config, card)}
 
 | | |
 |---|---|
 {facts}
 
-Text it was trained on:
-{sources or "- not recorded"}
-
     groundup generate FOLDER --prompt "Once"
 """
+
+
+def _origin(config: Any, card: dict[str, Any]) -> str:
+    """Title, and what is known of the text behind the model."""
+    if "imported from" in card and "settings" not in card:
+        return (
+            f"# A {config.family} language model, imported by Groundup\n\nWhat it learnt from: ask where it came from."
+        )
+    sources = "\n".join(f"- {_one_line(source)}" for source in card.get("sources", [])) or "- not recorded"
+    about = "A base model: it continues text; it was not taught to chat."
+    return f"# A {config.family} language model made with Groundup\n\n{about}\n\nText it was trained on:\n{sources}"
+
+
+def _one_line(value: Any) -> str:
+    """A fact as it stands in a table: what a foreign file says must not become a line of its own."""
+    return " ".join(str(value).split()).replace("|", "\\|")

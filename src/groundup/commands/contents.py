@@ -7,12 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from groundup import tokens
-from groundup.checkpoint import atomic, names
-from groundup.checkpoint.folder import WEIGHTS
-from groundup.errors import CheckpointError, DataError
+from groundup.checkpoint import atomic, fields, huggingface, opening, sources
+from groundup.errors import CheckpointError, DataError, TokenizerError
 from groundup.journal import Journal
 from groundup.model.config import BigramConfig, ModelConfig, count_parameters
 from groundup.settings import read_toml
@@ -31,16 +28,27 @@ def describe(path: Path) -> Facts:
     groundup.errors.CheckpointError: no folder at no/such/folder
       -> give a run, model, shards or tokenizer folder
     """
-    if not path.exists():
+    if not path.exists() and str(path) not in sources.ENTRIES:
         raise CheckpointError(f"no folder at {path}", "give a run, model, shards or tokenizer folder")
     for mark, reader in KINDS.items():
         if (path / mark).is_file():
             return reader(path)
     if path.name == "tokenizer.json":
         return describe_tokenizer(path)
-    raise CheckpointError(
-        f"{path} holds no run, model, shards or tokenizer", f"one of these files would tell: {', '.join(KINDS)}"
-    )
+    return describe_foreign(path)
+
+
+def describe_foreign(path: Path) -> Facts:
+    """A model of another format, or of the catalog where it lies on this machine: what its headers say."""
+    if not path.exists() and sources.local(str(path)) is None:
+        entry = sources.ENTRIES[str(path)]
+        facts = {"format": entry.format, "parameters": entry.parameters, "bytes": entry.bytes, "licence": entry.licence}
+        return {"holds": f"a model to be had by name: groundup import {path} --out FOLDER", "network": facts}
+    source = opening.open_any(path)
+    stored = {"format": source.format, "tensors": len(source.weights.shapes())}
+    card = {name: value for name, value in source.card.items() if isinstance(value, str)}
+    facts = {"network": _network(source.config) | stored, "tokenizer": _tokenizer(source.tokenizer), "card": card}
+    return {"holds": "a model from elsewhere", **facts}
 
 
 def describe_run(path: Path) -> Facts:
@@ -71,10 +79,12 @@ def _progress(path: Path, steps: int | None) -> Facts:
 
 def describe_model(path: Path) -> Facts:
     """Family, sizes, parameters, number format, tokenizer, and whether every file is as it was written."""
-    config = names.model_config(atomic.read_json(path / "config.json"))
-    facts: Facts = {"holds": "a model", "network": _network(config) | {"dtype": _stored(path / WEIGHTS)}}
-    if (path / "tokenizer.json").is_file():
+    config = fields.model_config(huggingface.read_json(path / "config.json"))
+    facts: Facts = {"holds": "a model", "network": _network(config) | {"dtype": _stored(path)}}
+    try:
         facts["tokenizer"] = _tokenizer(tokens.load(path))
+    except TokenizerError as error:  # a damaged folder is a finding, too
+        facts["tokenizer"] = {"cannot be read": error.what}
     facts["files"] = _files(path)
     return facts
 
@@ -86,15 +96,12 @@ def _network(config: ModelConfig | BigramConfig) -> Facts:
     return {"family": config.family, "parameters": counts.total, "without embeddings": counts.body} | shape
 
 
-def _stored(weights: Path) -> list[str] | str:
-    """The number formats in a safetensors file, from its header alone."""
-    if not weights.is_file():
-        return f"{weights.name} is missing"
+def _stored(folder: Path) -> list[str] | str:
+    """The number formats of the weights, from their headers alone."""
     try:
-        with safe_open(weights, framework="numpy") as file:
-            return sorted({file.get_slice(name).get_dtype() for name in file.keys()})
-    except SafetensorError as error:
-        return f"{weights.name} cannot be read: {error}"
+        return sorted(huggingface.weights(folder).types())
+    except CheckpointError as error:
+        return error.what
 
 
 def _hashes(path: Path) -> str:

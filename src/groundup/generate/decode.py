@@ -4,7 +4,7 @@ In: a model, prompts as lists of ids, a `Sampler`. Out: a stream of `Step`, one 
 `generate_by_hand` is the same loop as a book would print it: one row, no cache, the whole text read for each token.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,13 +36,13 @@ def generate(
     *,
     max_tokens: int,
     sampler: Sampler,
-    end: int | None = None,
+    end: int | Collection[int] | None = None,
     copies: Sequence[int] | None = None,
     use_cache: bool = True,
 ) -> Generator[Step]:
     """Continue prompts of any lengths together, each exactly as it would go on alone.
 
-    A row ends after `max_tokens` new ids, or with the id `end`, which is yielded as its last. A text longer than the
+    A row ends after `max_tokens` new ids, or with an id of `end`, which is yielded as its last. A text longer than the
     context is seen as its last `context` tokens. `copies[i]` says which sample of its prompt row i is (by default
     counted up among equal prompts). The model is in evaluation mode until the stream ends or is closed.
 
@@ -65,6 +65,7 @@ def generate(
     luck = None if sampler.greedy else uniforms(sampler.seed, prompts, copies, max_tokens)
     luck = None if luck is None else luck.to(finest(text.device)).to(text.device)
     ended = [False] * len(prompts)
+    ends = {end} if isinstance(end, int) else set(end or ())
     was_training = model.training
     model.eval()
     try:
@@ -76,7 +77,7 @@ def generate(
             yield Step(
                 [None if over else new for new, over in zip(ids, ended, strict=True)], text.length > text.context
             )
-            ended = [over or new == end for new, over in zip(ids, ended, strict=True)]
+            ended = [over or new in ends for new, over in zip(ids, ended, strict=True)]
             if all(ended):
                 return
             text.append(chosen)

@@ -44,14 +44,15 @@ def write(
 ) -> Iterator[Delta]:
     """Continue prompts and stream what is new, one `Delta` a token and row; rows take turns within a batch.
 
-    An empty prompt starts a new document. Neither the end-of-text token nor a stop string becomes text. Prompts of
-    like length are read together, as many as fit into 1 GiB of cache; order and batching do not change any text.
+    An empty prompt starts a new document; any other begins with `tokenizer.start`. Neither the ids that end a text
+    (`tokenizer.ends`) nor a stop string become text. Prompts of like length are read together, as many as fit into
+    1 GiB of cache; order and batching do not change any text.
 
     Raises TokenizerError for a prompt the tokenizer cannot represent, SettingsError for an empty stop string.
 
     >>> text = "".join(delta.text for delta in write(model, tokenizer, ["Once"]))  # doctest: +SKIP
     """
-    ids = [tokenizer.encode(prompt) or start_ids(tokenizer) for prompt in prompts]
+    ids = [[*tokenizer.start, *tokenizer.encode(prompt)] or start_ids(tokenizer) for prompt in prompts]
     copies = number_copies(ids)
     check_stop(stop)
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -63,7 +64,7 @@ def write(
             [ids[row] for row in rows],
             max_tokens=max_tokens,
             sampler=sampler or Sampler(),
-            end=tokenizer.end_of_text,
+            end=tokenizer.ends,
             copies=[copies[row] for row in rows],
             use_cache=use_cache,
         )
@@ -147,7 +148,7 @@ class _Writer:
     def __init__(self, row: int, tokenizer: Tokenizer, stop: Sequence[str], max_tokens: int) -> None:
         self.row = row
         self.finish: str | None = None
-        self._end, self._left = tokenizer.end_of_text, max_tokens
+        self._ends, self._left = set(tokenizer.ends), max_tokens
         self._known = tokenizer.vocabulary
         self._stream, self._gate = tokenizer.stream(), Gate(stop)
 
@@ -160,11 +161,12 @@ class _Writer:
         """The text that `new` sets free; sets `finish` on the last one."""
         self._left -= 1
         # The model's table may be longer than the vocabulary (rounded up for speed); what is beyond has no text.
-        silent = new == self._end or new >= self._known
+        end = new in self._ends
+        silent = end or new >= self._known
         text = "" if silent else self._gate.push(self._stream.push(new))
-        if not self._gate.shut and (new == self._end or not self._left):
+        if not self._gate.shut and (end or not self._left):
             text += self._gate.push(self._stream.close())
-            self.finish = "end" if new == self._end else "length"
+            self.finish = "end" if end else "length"
         if self._gate.shut:
             self.finish = "stop"
         return text + self._gate.close() if self.finish else text

@@ -5,6 +5,7 @@
 what the network will hold and cost, so that a plan can be judged before memory is spent on it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -32,6 +33,40 @@ FAMILIES = {
     "qwen3": Family("rotary", "rms", "swiglu", bias=False, qkv_bias=False, query_key_norm=True),
 }
 INITS = ("gpt2", "torch")
+SCALINGS = ("linear", "llama3")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions are stretched, so that a network reads further than it was first trained for.
+
+    "linear": every angle is divided by `factor` (Chen et al. 2023, "Positional Interpolation", section 3.2).
+    "llama3": pairs that turn slowly, less than `low` times within `original_context` tokens, are divided by `factor`;
+        those that turn more than `high` times stay; between the two, a blend (`apply_scaling` in the released code of
+        Llama 3.1).
+
+    Raises ModelError for a stretch that means nothing.
+
+    >>> RopeScaling(kind="llama3", factor=32.0, original_context=8192).high
+    4.0
+    """
+
+    kind: str
+    factor: float  # how many times further
+    low: float = 1.0  # turns; called low_freq_factor in config.json
+    high: float = 4.0  # turns; high_freq_factor
+    original_context: int = 0  # tokens; original_max_position_embeddings; "linear" needs none
+
+    def __post_init__(self) -> None:
+        _known("rope_scaling kind", self.kind, SCALINGS)
+        if not 1 <= self.factor < math.inf:
+            raise ModelError(f"rope_scaling factor is {self.factor}", "it must be a number, 1 or more")
+        if self.kind == "llama3":
+            _at_least_one("rope_scaling original_context", self.original_context)
+            if not 0 < self.low < self.high < math.inf:
+                raise ModelError(
+                    f"rope_scaling low is {self.low} and high {self.high}", "both must be above 0, and high above low"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +93,7 @@ class ModelConfig:
     tie: bool = True  # the token table is also the output head (Press and Wolf 2017)
     norm_eps: float = 1e-5
     rope_base: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     dropout_embedding: float = 0.0
     dropout_attention: float = 0.0
     dropout_shortcut: float = 0.0
@@ -140,6 +176,11 @@ def _check_attention(config: ModelConfig) -> None:
         raise ModelError(
             f"head_size {config.head_size} is odd", "rotary positions turn pairs of numbers: make head_size even"
         )
+    if config.parts.positions == "learned" and config.rope_scaling is not None:
+        raise ModelError(
+            f"family {config.family!r} has learned positions: rope_scaling cannot stretch them",
+            "leave rope_scaling out, or take family 'llama' or 'qwen3'",
+        )
     plain = config.kv_heads == config.heads and config.head_size * config.heads == config.width
     if config.family == "gpt2" and not plain:
         raise ModelError(
@@ -185,9 +226,9 @@ SIZES: dict[str, dict[str, Any]] = {
     | {"kv_heads": 3, "hidden": 1536, "rope_base": 100_000.0},
     "qwen3-0.6b": {"family": "qwen3", "vocabulary": 151936, "context": 40960, "width": 1024, "layers": 28, "heads": 16}
     | {"kv_heads": 8, "head_size": 128, "hidden": 3072, "rope_base": 1_000_000.0, "norm_eps": 1e-6},
-    # Context before its rotary positions were stretched to 131,072
-    "llama-3.2-1b": {"family": "llama", "vocabulary": 128256, "context": 8192, "width": 2048, "layers": 16, "heads": 32}
-    | {"kv_heads": 8, "hidden": 8192, "rope_base": 500_000.0},
+    "llama-3.2-1b": {"family": "llama", "vocabulary": 128256, "context": 131072, "width": 2048, "layers": 16}
+    | {"heads": 32, "kv_heads": 8, "hidden": 8192, "rope_base": 500_000.0}
+    | {"rope_scaling": RopeScaling(kind="llama3", factor=32.0, original_context=8192)},
 }
 ALIASES = {"124m": "gpt2", "355m": "gpt2-medium", "774m": "gpt2-large", "1558m": "gpt2-xl"}
 

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from groundup.model.attend import attend
 from groundup.model.cache import Cache
 from groundup.model.check import check_masks, check_positions, check_tokens
-from groundup.model.config import ModelConfig, flops_per_token
+from groundup.model.config import ModelConfig, RopeScaling, flops_per_token
 from groundup.model.dropout import Dropout, drop
 from groundup.model.packed import Spans, separable, separately
 
@@ -71,15 +71,15 @@ class GPT(nn.Module):
 
         Raises ModelError for ids or positions outside the tables and for more tokens than the context.
         """
-        start = cache.length if cache is not None else 0
-        check_tokens(tokens, self.config, start=start)
-        check_positions(tokens, positions, self.config.context)
+        config, start = self.config, cache.length if cache is not None else 0
+        check_tokens(tokens, config, start=start)
+        check_positions(tokens, positions, config.context)
         check_masks(tokens, start=start, documents=documents, padding=padding)
         positions = places(tokens, start=start, padding=padding) if positions is None else positions
         mask: Tensor | Spans | None = None
         if documents is not None and padding is None:
-            dropout = self.config.dropout_attention if self.training else 0.0
-            kind, size = self.token_table.weight.dtype, self.config.head_size
+            dropout = config.dropout_attention if self.training else 0.0
+            kind, size = self.token_table.weight.dtype, config.head_size
             mask = separable(documents, dtype=kind, dropout=dropout, head_size=size)
         mask = mask or visible(tokens, start=start, documents=documents, padding=padding)
 
@@ -88,7 +88,7 @@ class GPT(nn.Module):
         if self.position_table is not None:
             x = x + self.position_table(positions)
         else:
-            rotation = rotation_at(positions, self.config.head_size, self.config.rope_base)
+            rotation = rotation_at(positions, config.head_size, config.rope_base, config.rope_scaling)
         x = self.dropout(x)
         again = self.recompute and cache is None and torch.is_grad_enabled()
         for block in self.blocks:
@@ -214,10 +214,12 @@ def attention_by_hand(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
     return weights @ v  # (B, H, T, S) @ (B, H, S, K) -> (B, H, T, K)
 
 
-def rotation_at(positions: Tensor, head_size: int, base: float) -> tuple[Tensor, Tensor]:
+def rotation_at(
+    positions: Tensor, head_size: int, base: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine, each (B or 1, 1, T, K / 2) in fp32, of the angle by which each place turns each pair of numbers.
 
-    Pair i turns by position * base^(-2i / K) (Su et al. 2021, "RoFormer", section 3.2.2).
+    Pair i turns by position * base^(-2i / K) (Su et al. 2021, "RoFormer", section 3.2.2), slower where stretched.
 
     >>> cos, sin = rotation_at(torch.tensor([[0, 1]]), head_size=4, base=100.0)
     >>> sin[0, 0]  # place 1: sin(1) and sin(1 / 10)
@@ -225,8 +227,20 @@ def rotation_at(positions: Tensor, head_size: int, base: float) -> tuple[Tensor,
             [0.8415, 0.0998]])
     """
     pairs = torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[:, None, :, None].float() * base ** (-pairs / head_size)  # (B, T) -> (B, 1, T, K / 2)
+    speeds = base ** (-pairs / head_size)  # (K / 2): radians for each token
+    speeds = speeds if scaling is None else _stretched(speeds, scaling)
+    angles = positions[:, None, :, None].float() * speeds  # (B, T) -> (B, 1, T, K / 2)
     return angles.cos(), angles.sin()
+
+
+def _stretched(speeds: Tensor, scaling: RopeScaling) -> Tensor:
+    """Slower speeds (K / 2), by the rule that `RopeScaling` describes."""
+    slow = speeds / scaling.factor
+    if scaling.kind == "linear":
+        return slow
+    turns = scaling.original_context * speeds / (2 * math.pi)  # within the context it was first trained for
+    kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)  # 1: as it was; 0: all the way slower
+    return kept * speeds + (1 - kept) * slow
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from groundup.settings.base import (
     Settings,
     Span,
     extra,
+    flag,
     groups,
     knob,
     positional,
@@ -26,6 +27,7 @@ from groundup.settings.data import (
     TokenizerTrain,
     TokenizeSettings,
 )
+from groundup.settings.exchange import Export, Import, Models
 from groundup.settings.training import Decided, Pretrain
 from groundup.settings.using import Demo, Evaluate, Generate, Info, Lesson, Report, Reproduce
 
@@ -35,10 +37,13 @@ __all__ = [
     "Device",
     "Dtype",
     "Evaluate",
+    "Export",
     "Family",
     "Generate",
+    "Import",
     "Info",
     "Lesson",
+    "Models",
     "Positive",
     "Prepare",
     "Pretrain",
@@ -53,6 +58,7 @@ __all__ = [
     "TokenizerShow",
     "TokenizerTrain",
     "extra",
+    "flag",
     "groups",
     "knob",
     "positional",

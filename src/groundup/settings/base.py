@@ -26,6 +26,8 @@ def knob(
     return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
+WORDS = {"from_model": "from"}  # settings whose word Python keeps for itself: flags and TOML files use the word
+
 Positive = Annotated[int, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -46,7 +48,7 @@ class Settings(BaseModel):
     @classmethod
     def create(cls, *, config: Path | None = None, **flags: Any) -> Self:
         """Build from defaults < TOML file `config` < `flags`; raises SettingsError naming the setting and the value."""
-        values = read_toml(config) if config else {}
+        values = {spelled(name): value for name, value in (read_toml(config) if config else {}).items()}
         for name in [*values, *flags]:
             if name not in cls.model_fields:
                 where = f" in {config}" if name in values else ""
@@ -123,6 +125,24 @@ def _choices(annotation: Any) -> list[str]:
 def positional(cls: type[Settings]) -> list[str]:
     """Names of the settings that may be given without a flag."""
     return [name for name, field in cls.model_fields.items() if extra(field).get("positional")]
+
+
+def flag(name: str) -> str:
+    """The flag of a setting.
+
+    >>> flag("max_tokens"), flag("from_model")
+    ('--max-tokens', '--from')
+    """
+    return f"--{WORDS.get(name, name).replace('_', '-')}"
+
+
+def spelled(word: str) -> str:
+    """The name of the setting that a TOML file calls so.
+
+    >>> spelled("from"), spelled("steps")
+    ('from_model', 'steps')
+    """
+    return next((name for name, known in WORDS.items() if known == word), word)
 
 
 def groups(cls: type[Settings]) -> list[str]:

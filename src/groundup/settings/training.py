@@ -23,9 +23,18 @@ class Pretrain(TokenizeSettings):
     resume: bool = knob(False, "go on with the run in --out (from step 0 if it has no checkpoint yet)", group="Output")
     dry_run: bool = knob(False, "print parameters, tokens, memory and time, then stop", group="Output")
 
+    from_model: str | None = knob(
+        None,
+        "go on from this model, keeping its network and tokenizer: run, model folder, .gguf ... or name "
+        "(`groundup models`)",
+        group="Model",
+    )
+    add_tokens: list[str] = knob([], "with --from: special tokens to add to its tokenizer", group="Model")
     size: str = knob("1m", "named size: 1m 3m 10m 30m gpt2 gpt2-medium ... (`groundup info --sizes`)", group="Model")
     family: Family | None = knob(None, "gpt2, llama, qwen3 or bigram; by default what the size says", group="Model")
-    context: Positive | None = knob(None, "context length in tokens", group="Model")
+    context: Positive | None = knob(
+        None, "context length in tokens; with --from the model's own, but at most 1,024 unless given", group="Model"
+    )
     width: Positive | None = knob(None, "width of the residual stream", group="Model")
     layers: Positive | None = knob(None, "transformer blocks", group="Model")
     heads: Positive | None = knob(None, "attention heads", group="Model")
@@ -70,7 +79,9 @@ class Pretrain(TokenizeSettings):
     optimizer: Literal["adamw", "muon"] = knob(
         "adamw", "muon: orthogonal steps for the matrices inside the blocks, AdamW for the rest", group="Training"
     )
-    lr: float | None = knob(None, "peak learning rate; by default from the width", group="Training", gt=0)
+    lr: float | None = knob(
+        None, "peak learning rate; by default from the width, a tenth of that with --from", group="Training", gt=0
+    )
     schedule: Literal["cosine", "wsd"] = knob(
         "cosine", "after the warmup: half a cosine, or stable and a straight line down at the end", group="Training"
     )

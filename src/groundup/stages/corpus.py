@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from groundup.batches import DocumentWindows, PackedDocuments, RandomWindows, Source, Windows
-from groundup.errors import DataError, SettingsError
+from groundup.errors import DataError, SettingsError, TokenizerError
 from groundup.settings import Pretrain, TokenizeSettings
+from groundup.stages.start import Start
 from groundup.text import catalog
+from groundup.text import read as readers
 from groundup.tokens import prepare as preparing
 from groundup.tokens.prepare import MANIFEST, Prepared
 from groundup.tokens.shards import Shards
@@ -33,11 +35,13 @@ class Corpus:
     sources: list[str]
 
 
-def read(settings: TokenizeSettings, *, folder: Path) -> Corpus:
+def read(settings: TokenizeSettings, *, folder: Path, start: Start | None = None) -> Corpus:
     """Open shards made before, or prepare the text into `folder` (at once if that was done before).
 
-    Raises DataError where there is no text, or none left to train on.
+    The tokenizer is that of `start`, where it has one. Raises DataError where there is no text, or none left to train
+    on, and TokenizerError for shards that another tokenizer made.
     """
+    given = start.tokenizer if start else None
     if not settings.data:
         raise SettingsError("no text was given", "add --data FILE, a folder, a glob or a name such as tinyshakespeare")
     first = Path(settings.data[0])
@@ -46,9 +50,19 @@ def read(settings: TokenizeSettings, *, folder: Path) -> Corpus:
             raise SettingsError(
                 f"{first} holds shards, and --data names more beside it", "prepare all the text into one folder"
             )
-        return _corpus(preparing.opened(first))
+        made = preparing.opened(first)
+        if start and given and made.tokenizer.fingerprint not in start.same:
+            raise TokenizerError(
+                f"{first} was prepared with another tokenizer than the model's",
+                "give the text itself, or prepare it again: groundup prepare --tokenizer MODEL",
+            )
+        return _corpus(made, given)
     with preparing.shown() as progress:
-        return _corpus(preparing.from_settings(settings, folder, progress=progress))
+        if given is None:
+            return _corpus(preparing.from_settings(settings, folder, progress=progress))
+        sources = readers.sources(settings.data, field=settings.field, progress=progress)
+        job = preparing.Job(sources, given, folder, settings.validation, settings.split, workers=settings.workers)
+        return _corpus(preparing.carry_out(job, progress=progress), given)
 
 
 def sampling(settings: Pretrain, text: Corpus, context: int) -> str:
@@ -78,7 +92,8 @@ def source(settings: Pretrain, text: Corpus, context: int) -> Source:
     return Windows(text.train, length=context, stride=settings.stride)
 
 
-def _corpus(prepared: Prepared) -> Corpus:
+def _corpus(prepared: Prepared, tokenizer: Tokenizer | None = None) -> Corpus:
+    """What was prepared, opened; `tokenizer` stands in for an equal one that knows fewer special tokens."""
     fingerprint = prepared.tokenizer.fingerprint
     train = Shards.open(prepared.train, fingerprint=fingerprint)
     valid = Shards.open(prepared.valid, fingerprint=fingerprint).tokens if prepared.valid else train.tokens[:0]
@@ -86,7 +101,12 @@ def _corpus(prepared: Prepared) -> Corpus:
         raise DataError(f"{prepared.folder} holds no training tokens", "give more text, or a smaller --validation")
     sources = [_describe(str(source["name"]), str(source["sha256"])) for source in prepared.sources[:100]]
     return Corpus(
-        prepared.tokenizer, train.tokens, train.documents, valid, f"{train.header.crc32:08x}-{train.count}", sources
+        tokenizer or prepared.tokenizer,
+        train.tokens,
+        train.documents,
+        valid,
+        f"{train.header.crc32:08x}-{train.count}",
+        sources,
     )
 
 

@@ -29,8 +29,10 @@ from groundup.model.config import BigramConfig, ModelConfig, from_name
 from groundup.settings import Decided, Pretrain
 from groundup.stages import corpus
 from groundup.stages import setup as setups
+from groundup.stages import start as starts
 from groundup.stages.corpus import Corpus
 from groundup.stages.setup import Setup
+from groundup.stages.start import Start
 from groundup.train import plan as plans
 from groundup.train import run as runs
 from groundup.train import trackers
@@ -73,9 +75,11 @@ def run(settings: Pretrain) -> Result | Preflight:
     """Train a model from text in `settings.out`; with `dry_run` only the preflight figures come back."""
     if settings.out is None:
         raise SettingsError("no run folder was given", "add --out runs/NAME")
-    if settings.dry_run and not (settings.out / runs.SETTINGS).exists():
-        return _dry_run(settings)
     fresh = not (settings.out / runs.SETTINGS).exists()
+    if fresh:
+        starts.check(settings)
+        if settings.dry_run:
+            return _dry_run(settings)
     with room_for(settings.out), locked(settings.out, doing="groundup pretrain"), machines.kept_memory():
         asked, planned = runs.open_run(settings.out, settings)
         try:
@@ -96,12 +100,16 @@ def _ready(asked: Pretrain, out: Path, planned: int) -> tuple[Job, Preflight, De
     started = time.monotonic()
     trackers.check(asked.tracker)
     plans.check_budget(asked)
-    text = corpus.read(asked, folder=out / "data")
+    origin = starts.from_model(asked, out)
+    text = corpus.read(asked, folder=out / "data", start=origin)
+    if asked.from_model:
+        asked = asked.replace(tokenizer=asked.from_model)
     machine = machines.choose(device=asked.device, dtype=asked.dtype, threads=asked.threads)
-    config = model_config(asked, text.tokenizer.vocabulary)
-    asked = asked.replace(sampling=corpus.sampling(asked, text, config.context))
-    source = corpus.source(asked, text, config.context)
-    setup = setups.build(asked, config, source, losses.next_token, machine=machine)
+    start = origin or Start(model_config(asked, text.tokenizer.vocabulary))
+    context = start.seen(asked.context).context
+    asked = asked.replace(sampling=corpus.sampling(asked, text, context))
+    source = corpus.source(asked, text, context)
+    setup = setups.build(asked, start, source, losses.next_token, machine=machine)
     decided = setups.decide(asked, setup, windows=len(source), valid=len(text.valid), machine=machine, started=started)
     if decided.steps < planned:
         raise SettingsError(
@@ -110,6 +118,7 @@ def _ready(asked: Pretrain, out: Path, planned: int) -> tuple[Job, Preflight, De
         )
     _tell_of_a_rise(decided, planned, windows=len(source))
     job, checks = _job(decided, text, source, setup, machine=machine)
+    job.card |= start.facts
     return job, checks, decided
 
 
@@ -143,9 +152,7 @@ def model_config(settings: Pretrain, vocabulary: int) -> ModelConfig | BigramCon
         return BigramConfig(vocabulary=vocabulary, context=settings.context or from_name(settings.size).context)
     fields = {field.name for field in dataclasses.fields(ModelConfig)} & set(Pretrain.model_fields)
     given = {name: getattr(settings, name) for name in fields - {"vocabulary"}}
-    for place in ("dropout_embedding", "dropout_attention", "dropout_shortcut"):
-        given[place] = settings.dropout if given[place] is None else given[place]
-    return from_name(settings.size, vocabulary=vocabulary, **given)
+    return from_name(settings.size, vocabulary=vocabulary, **given | starts.dropout(settings))
 
 
 def _job(settings: Decided, text: Corpus, source: Source, setup: Setup, *, machine: Machine) -> tuple[Job, Preflight]:
@@ -161,7 +168,7 @@ def _job(settings: Decided, text: Corpus, source: Source, setup: Setup, *, machi
         seconds=plan.steps * plan.accumulate * setup.micro,
         compiled=setup.forward is not setup.model,
     )
-    checks = dataclasses.replace(checks, sampling=settings.sampling, filler=filler)
+    checks = dataclasses.replace(checks, context=settings.context, sampling=settings.sampling, filler=filler)
     machines.seed_all(settings.seed)  # dropout; weights, order and samples have generators of their own
     job = Job(
         out=settings.out,

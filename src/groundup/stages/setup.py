@@ -7,13 +7,13 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from groundup import machine as machines
-from groundup import model as models
 from groundup import optim
 from groundup.batches import Batch
 from groundup.batches.windows import Source
@@ -22,14 +22,19 @@ from groundup.losses import Loss
 from groundup.machine import Machine
 from groundup.model.config import BigramConfig, ModelConfig
 from groundup.settings import Decided, Pretrain
+from groundup.stages.start import Start
 from groundup.train import compiling, memory, timing
 from groundup.train import plan as plans
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The network and what trains it: `forward` is the network itself or its compiled form, `micro` its seconds."""
+    """The network and what trains it: `forward` is the network itself or its compiled form, `micro` its seconds.
 
+    `config` is the network's, with the context of the rows it is trained on.
+    """
+
+    config: ModelConfig | BigramConfig
     model: nn.Module
     forward: nn.Module
     optimizer: torch.optim.Optimizer
@@ -37,16 +42,15 @@ class Setup:
     memory: tuple[int, int]  # bytes wanted and free
 
 
-def build(
-    settings: Pretrain, config: ModelConfig | BigramConfig, source: Source, loss: Loss, *, machine: Machine
-) -> Setup:
-    """Build the network, measure a micro-batch, and compile where that was asked for or pays.
+def build(settings: Pretrain, start: Start, source: Source, loss: Loss, *, machine: Machine) -> Setup:
+    """Build the network or take that of `start`, measure a micro-batch, and compile where that was asked for or pays.
 
     Raises UserError where the memory is too small, before any is taken, and for --compile on with packed rows.
     """
+    config = start.seen(settings.context)
     plan = plans.make(plans.resolve(settings, windows=len(source), config=config), windows=len(source))
     needed = memory.check(config, plan, machine, recompute=settings.recompute)
-    built = models.build(config, seed=settings.seed)
+    built: Any = start.built(settings.seed)
     built.recompute = settings.recompute
     model: nn.Module = built.to(machine.device)
     batch, forward = source.batch(np.arange(plan.micro_batch) % len(source)), model
@@ -55,7 +59,7 @@ def build(
         expected = (settings.minutes or 0) * 60 or micro * plan.steps * plan.accumulate
         if not settings.dry_run and _compiles(settings, config, machine, expected):
             forward, micro = _compiled(model, loss, batch, machine, must=settings.resume) or (model, micro)
-    return Setup(model, forward, _optimizer(settings, model, lr=plan.schedule.peak), micro, needed)
+    return Setup(config, model, forward, _optimizer(settings, model, lr=plan.schedule.peak), micro, needed)
 
 
 def _compiles(settings: Pretrain, config: ModelConfig | BigramConfig, machine: Machine, seconds: float) -> bool:
@@ -102,7 +106,7 @@ def decide(settings: Pretrain, setup: Setup, *, windows: int, valid: int, machin
 
     windows: rows of an epoch; valid: tokens to evaluate on; started: when the run began, in `time.monotonic`.
     """
-    config = models.config_of(setup.model)
+    config = setup.config
     compile = "off" if setup.forward is setup.model else "on"
     settings = settings.replace(
         device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads, compile=compile

@@ -9,11 +9,24 @@ from pathlib import Path
 
 from groundup.errors import TokenizerError, nearest
 from groundup.tokens import formats
+from groundup.tokens.adopted import Adopted
 from groundup.tokens.fast import BytePairs, suggest_vocabulary
+from groundup.tokens.opening import load
 from groundup.tokens.simple import PUNCTUATION, Characters, Words
-from groundup.tokens.tokenizer import TextStream, Tokenizer, build, load
+from groundup.tokens.tokenizer import TextStream, Tokenizer, build
 
-__all__ = ["BytePairs", "Characters", "TextStream", "Tokenizer", "Words", "gpt2", "load", "suggest_vocabulary", "train"]
+__all__ = [
+    "Adopted",
+    "BytePairs",
+    "Characters",
+    "TextStream",
+    "Tokenizer",
+    "Words",
+    "gpt2",
+    "load",
+    "suggest_vocabulary",
+    "train",
+]
 
 KINDS = ("chars", "words", "words-strict", "bpe")
 

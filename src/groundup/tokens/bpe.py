@@ -5,8 +5,8 @@ on distinct words with counts and touches only the words a merge changes.
 
 How it goes (Sennrich et al. 2016, section 3.2; on bytes: Radford et al. 2019, section 2.2):
 
-1. `split` cuts text into words by GPT-2's pattern; no token ever crosses a cut. Learning also cuts words of more than a
-   thousand characters (`bounded`).
+1. `split` cuts text into words by GPT-2's pattern, or another family's; no token ever crosses a cut. Learning also cuts
+   words of more than a thousand characters (`bounded`).
 2. Every word starts as UTF-8 bytes: ids 0..255, in the order of `BYTES`.
 3. The most frequent pair of neighbouring ids becomes a new id, everywhere at once; repeat. Ties go to the smallest
    (left id, right id).
@@ -51,20 +51,43 @@ _NUMBER = rf"[\p{{N}}--[{_SKIP}]]"
 
 # GPT-2's cut: a contraction, or letters, or numbers, or other signs (each with the one space before it), or white
 # space; where white space precedes a word, its last character is left for the next match. Nothing is ever skipped.
-_GPT2_CUT = rf"'(?:[sdmt]|ll|ve|re)| ?{_LETTER}+| ?{_NUMBER}+| ?[^\s{_LETTER}{_NUMBER}]+|\s+(?!\S)|\s+"
-_GPT2 = regex.compile(_GPT2_CUT, regex.V1)  # V1: sets within sets
+_GPT2 = rf"'(?:[sdmt]|ll|ve|re)| ?{_LETTER}+| ?{_NUMBER}+| ?[^\s{_LETTER}{_NUMBER}]+|\s+(?!\S)|\s+"
+
+# Llama 3's: contractions in either case; any one sign but a new line may stand before letters; numbers by threes, no
+# space before; signs keep the new lines behind them, white space ends with its last new line. Qwen2's: single digits.
+_LLAMA3 = (
+    rf"(?i:'(?:[sdmt]|ll|ve|re))|[^\r\n{_LETTER}{_NUMBER}]?{_LETTER}+|{_NUMBER}{{1,3}}"
+    rf"| ?[^\s{_LETTER}{_NUMBER}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace(f"{_NUMBER}{{1,3}}", _NUMBER)
+_DIGITS = rf"{_NUMBER}|[^{_NUMBER}]+"  # SmolLM2's: every digit alone, and GPT-2's cut between them
+
+# Each pattern cuts what the one before it left whole. V1: sets within sets.
+_CUTS = {
+    name: [regex.compile(pattern, regex.V1) for pattern in patterns]
+    for name, patterns in {
+        "gpt2": [_GPT2], "llama3": [_LLAMA3], "qwen2": [_QWEN2], "smollm": [_DIGITS, _GPT2]
+    }.items()
+}  # fmt: skip
 
 LONGEST = 1000  # characters of a word, when learning
 _UNBROKEN = regex.compile(rf"\S{{{LONGEST}}}|\s{{{LONGEST}}}")  # every longer word holds such a stretch
 
 
-def split(text: str) -> list[str]:
+def split(text: str, cut: str = "gpt2") -> list[str]:
     """Cut text into the words inside which pairs may merge; joined, they are the text again.
+
+    `cut`: "gpt2", "llama3", "qwen2" (without its first step, which composes characters: NFC) or "smollm".
 
     >>> split("It's 1908:  a  day")
     ['It', "'s", ' 1908', ':', ' ', ' a', ' ', ' day']
+    >>> split("It's 1908:  a  day", "llama3")
+    ['It', "'s", ' ', '190', '8', ':', ' ', ' a', ' ', ' day']
     """
-    return _GPT2.findall(text)
+    words = [text]
+    for pattern in _CUTS[cut]:
+        words = [word for part in words for word in pattern.findall(part)]
+    return words
 
 
 def to_ids(word: bytes) -> list[int]:
@@ -191,10 +214,10 @@ def merge(ids: Sequence[int], pair: Pair, new: int) -> list[int]:
     return merged
 
 
-def encode(text: str, merges: Sequence[Pair]) -> list[int]:
+def encode(text: str, merges: Sequence[Pair], cut: str = "gpt2") -> list[int]:
     """Text to ids by replaying the merges, earliest first, inside each word."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
-    return [id for word in split(text) for id in encode_word(word.encode("utf-8"), ranks)]
+    return [id for word in split(text, cut) for id in encode_word(word.encode("utf-8"), ranks)]
 
 
 def encode_word(word: bytes, ranks: Mapping[Pair, int]) -> list[int]:

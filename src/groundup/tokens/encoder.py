@@ -154,7 +154,8 @@ class Encoder:
         for (name, text), ids in zip(work.parts, arrays, strict=True):
             writer = self.writers[name]
             if not cursor.inside or not writer.tokens:  # a document that the boundary divides begins in both splits
-                writer.begin()
+                writer.add(np.array(self.tokenizer.start, dtype=np.uint32), bytes=0)
+                writer.begin()  # behind the bos: a window opens with the id before
             size = len(text.encode("utf-8"))
             writer.add(ids, bytes=size)
             cursor.inside, cursor.bytes = True, cursor.bytes + size

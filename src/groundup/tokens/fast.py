@@ -91,6 +91,7 @@ class BytePairs(Tokenizer):
     """
 
     kind = "bpe"
+    cut = "gpt2"
 
     def __init__(self, tokens: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:
         vocab = {formats.show_bytes(token) for token in tokens} if special else set()  # as tokenizer.json spells them
@@ -132,6 +133,16 @@ class BytePairs(Tokenizer):
         pairs = [(spelled[left], spelled[right]) for left, right in merges]
         names = {name: len(spelled) + i for i, name in enumerate(special)}
         return cls({token: id for id, token in enumerate(spelled)}, pairs, names)
+
+    @property
+    def tokens(self) -> Mapping[bytes, int]:
+        """Bytes to id, without special tokens."""
+        return self._tokens
+
+    @property
+    def by_ranks(self) -> bool:
+        """Whether joining by the lowest id, as tiktoken does, gives the ids of the merges."""
+        return self._agrees
 
     def _encode(self, text: str, start: int) -> list[int]:
         check_text(text, start)

@@ -8,21 +8,25 @@ how it is spelt on disk. Three layouts are written, and only these are read; of 
 * bpe:        model BPE over stand-in characters of bytes, GPT-2's ByteLevel cut (GPT-2's own layout).
 """
 
-import errno
+import base64
 import hashlib
-import json
 import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import TokenizerError
+from groundup.tokens import files as disk
 from groundup.tokens.bpe import BYTE_TO_CHAR, CHAR_TO_BYTE
 
+if TYPE_CHECKING:
+    from groundup.tokens.tokenizer import Tokenizer
+
 Json = dict[str, Any]
+MOST_TOKEN = 1000  # bytes; published vocabularies have runs of some hundred spaces
 EVERY_CHARACTER = r"[\s\S]"
 WHITE_SPACE = r"[\s\x1c-\x1f]"  # what Python's \s matches; the engine behind tokenizer.json leaves out 1C..1F
 _NEVER = "\x00never\x00"  # WordPiece joins with spaces all tokens that do not begin with this prefix: all of them
@@ -136,51 +140,6 @@ def _document(model: Json, special: Mapping[str, int], *, cut: Json, decoder: Js
     }
 
 
-def write(folder: Path, files: Mapping[str, Json]) -> None:
-    """Write JSON files into `folder` (made if absent), each aside, then renamed: none is ever half there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            _write_whole(folder / name, json.dumps(content, ensure_ascii=False, indent=2))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:  # not the person's mistake: the command line says it in its own way
-            raise
-        advice = "choose a folder that you can write to"
-        raise TokenizerError(f"cannot write the tokenizer to {folder}: {error.strerror}", advice) from None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> Json:
-    """Read one JSON object; raises TokenizerError for a missing, unreadable or malformed file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TokenizerError(f"no tokenizer at {path}", "give a tokenizer.json or a folder that holds one") from None
-    except OSError as error:
-        raise TokenizerError(
-            f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
-        ) from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        raise TokenizerError(
-            f"{path} is not a JSON file: {error}", "the file is damaged: save or copy it again"
-        ) from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} holds a JSON {type(content).__name__}, not an object", "give a tokenizer.json")
-    return content
-
-
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """What a tokenizer.json holds, in our terms; `punctuation` belongs to words, `merges` to bpe."""
@@ -285,6 +244,69 @@ def _unsupported(part: str, source: str) -> TokenizerError:
     )
 
 
+def to_tiktoken(tokenizer: "Tokenizer") -> bytes:
+    """The ranks of a byte pair tokenizer as tiktoken's files have them: a line of base64 token, space, id for each.
+
+    Special tokens stand in no such file, nor does the cut. Raises TokenizerError for another kind of tokenizer, and for
+    merges that ranks cannot say. Format: tiktoken/load.py of openai/tiktoken.
+    """
+    from groundup.tokens import fast  # it builds on this file
+
+    if not isinstance(tokenizer, fast.BytePairs):
+        raise TokenizerError(
+            f"a tokenizer of kind {tokenizer.kind!r} cannot be a tiktoken file", "train one of kind bpe: only it can"
+        )
+    if not tokenizer.by_ranks:
+        raise TokenizerError(
+            "tiktoken joins by the lowest id, which gives other ids than the merges of this tokenizer",
+            "export to hf: tokenizer.json keeps the merges",
+        )
+    ranks = sorted(tokenizer.tokens.items(), key=lambda item: item[1])
+    return b"".join(base64.b64encode(token) + b" %d\n" % id for token, id in ranks)
+
+
+def read_tiktoken(path: Path, special: Mapping[str, int]) -> "Tokenizer":
+    """The byte pair tokenizer of a *.tiktoken file, with GPT-2's cut: the file does not name one.
+
+    The merges are found again: a token comes of the two parts to which the tokens before it bring its bytes. Raises
+    TokenizerError for a malformed file, ids with holes, and a token that no two parts make.
+    """
+    from groundup.tokens import fast  # it builds on this file
+
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(disk.read_file(path).splitlines(), start=1):
+        try:
+            token, id = line.split(b" ")
+            ranks[base64.b64decode(token, validate=True)] = int(id)
+        except ValueError:
+            advice = "give a *.tiktoken file: base64 of a token, a space, its rank, one a line"
+            raise TokenizerError(f"{path} line {number} is no token and rank: {line[:60]!r}", advice) from None
+    _check_ids([*ranks.values(), *special.values()], str(path))
+    longest = max(map(len, ranks), default=0)
+    if longest > MOST_TOKEN:
+        raise TokenizerError(
+            f"{path}: a token of {longest:,} bytes, more than {MOST_TOKEN:,}", "give a *.tiktoken file"
+        )
+    merges = [_parts_of(token, ranks) for token in sorted(ranks, key=lambda token: ranks[token]) if len(token) > 1]
+    return fast.BytePairs(ranks, merges, special)
+
+
+def _parts_of(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
+    """The two tokens whose merge made this one: what is left when all earlier merges are done on its bytes."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        joined = [ranks.get(left + right, ranks[token]) for left, right in zip(parts, parts[1:], strict=False)]
+        first = joined.index(min(joined))
+        if joined[first] >= ranks[token]:
+            break
+        parts[first : first + 2] = [parts[first] + parts[first + 1]]
+    if len(parts) != 2:
+        raise TokenizerError(
+            f"the token {token[:40]!r} is made by no merge of two earlier ones", "give the ranks of a byte-level BPE"
+        )
+    return parts[0], parts[1]
+
+
 # Where tiktoken keeps the two GPT-2 files: sha1 of the address, as a file name. The sha256 are those it pins.
 _ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 GPT2_FILES = {
@@ -324,7 +346,7 @@ def read_gpt2(files: Mapping[str, Path]) -> Parts:
             ) from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise TokenizerError(f"{files[name]} is not GPT-2's {name}: its sha256 differs", GPT2_ADVICE)
-    vocab = read_json(files["encoder.json"])
+    vocab = disk.read_json(files["encoder.json"])
     special = {"<|endoftext|>": vocab.pop("<|endoftext|>")}
     lines = files["vocab.bpe"].read_text(encoding="utf-8").split("\n")[1:-1]
     return Parts(kind="bpe", vocab=vocab, special=special, merges=tuple(_read_merge(line) for line in lines))

@@ -229,6 +229,7 @@ def tokenize(sources: Sequence[Source], tokenizer: Tokenizer, *, limit: int | No
     """
     arrays, starts, count, size, document, inside = [], [], 0, 0, 0, False
     end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype=np.uint32)
+    begin = np.array(tokenizer.start, dtype=np.uint32)
     for source, piece in _pieces(sources):
         if limit is not None and count >= limit:
             break
@@ -236,7 +237,9 @@ def tokenize(sources: Sequence[Source], tokenizer: Tokenizer, *, limit: int | No
             arrays.append(end)
             count += len(end)
         if not inside:
-            starts.append(count)
+            arrays.append(begin)
+            count += len(begin)
+            starts.append(count)  # behind the bos: a window opens with the id before
         arrays.append(encoded(tokenizer, piece.text, source, document))
         count, size = count + len(arrays[-1]), size + len(piece.text.encode("utf-8"))
         document, inside = document + piece.ends, not piece.ends

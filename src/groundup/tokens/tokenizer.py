@@ -5,12 +5,14 @@ characters, unless the caller says `special=True` or names the ones allowed. By 
 """
 
 import codecs
+import copy
 import hashlib
 import json
 import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,22 +20,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from groundup.errors import TokenizerError, nearest
-from groundup.tokens import formats
-
-# The names that are understood; the first one present counts. Any other special token is just a token with a name.
-ROLES: dict[str, tuple[str, ...]] = {
-    "end_of_text": ("<|endoftext|>", "<|end_of_text|>"),
-    "bos": ("<|bos|>", "<s>", "<bos>", "[BOS]", "<|begin_of_text|>"),
-    "eos": ("<|eos|>", "</s>", "<eos>", "[EOS]"),
-    "pad": ("<|pad|>", "<pad>", "[PAD]"),
-    "unknown": ("<|unk|>", "<unk>", "[UNK]"),
-}
+from groundup.tokens import files, formats, manner
+from groundup.tokens.manner import ROLES, Manner
 
 
 class Tokenizer(ABC):
-    """Text to ids and back. Subclasses: Characters and Words (simple.py), BytePairs (fast.py).
+    """Text to ids and back. Subclasses: Characters and Words (simple.py), BytePairs (fast.py), Adopted (adopted.py).
 
-    `vocabulary` counts all ids, special tokens included; they are 0 .. vocabulary - 1. `special` maps name to id.
+    `vocabulary` counts all ids, special tokens included; they are 0 .. vocabulary - 1. `special` maps name to id, and
+    `manner` says how they are used. `cut` names how text is cut before byte pairs are merged (cuts.py), None elsewhere.
 
     >>> from groundup import tokens
     >>> tokenizer = tokens.train("chars", ["cat hat"])
@@ -44,10 +39,12 @@ class Tokenizer(ABC):
     """
 
     kind: ClassVar[str]
+    cut: str | None = None
 
     def __init__(self, size: int, special: Mapping[str, int]) -> None:
         self.special = dict(special)
         self.vocabulary = size + len(self.special)
+        self.manner = Manner()
 
     # what a subclass provides
 
@@ -124,7 +121,9 @@ class Tokenizer(ABC):
     # special tokens
 
     def _role(self, role: str) -> int | None:
-        return next((self.special[name] for name in ROLES[role] if name in self.special), None)
+        """The id that a config names for the role, else the first of its usual names that is a special token."""
+        names = (self.manner.names.get(role, ""), *ROLES[role])
+        return next((self.special[name] for name in names if name in self.special), None)
 
     @property
     def end_of_text(self) -> int | None:
@@ -149,6 +148,12 @@ class Tokenizer(ABC):
         return self._role("pad")
 
     @property
+    def ends(self) -> list[int]:
+        """The ids that end what a model writes: eos, end of text, and those generation_config.json names."""
+        found = (self.eos, self.end_of_text, *self.manner.ends)
+        return list(dict.fromkeys(id for id in found if id is not None))
+
+    @property
     def unknown(self) -> int | None:
         """Id that stands for whatever the vocabulary lacks, or None: then that is an error."""
         return self._role("unknown")
@@ -162,27 +167,68 @@ class Tokenizer(ABC):
         for name in names:
             if name not in special:
                 special[name] = self.vocabulary + len(special) - len(self.special)
-        return self._renamed(special)
+        return self._renamed(special).with_manner(self.manner)
+
+    # how they are used
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether a text begins with the bos token, as Llama's do; `encode` adds nothing: see `start`."""
+        return self.manner.adds_bos and self.bos is not None
+
+    @property
+    def start(self) -> list[int]:
+        """The ids that stand before a text: [] or [bos]."""
+        return [self.bos] if self.manner.adds_bos and self.bos is not None else []
+
+    @property
+    def chat_template(self) -> str | None:
+        """How a chat is written, in Jinja, or None."""
+        return self.manner.chat_template
+
+    def with_template(self, text: str | None) -> Self:
+        """The same tokenizer with this chat template; raises TokenizerError for one that is far too long."""
+        checked = None if text is None else manner.check_template(text)
+        return self.with_manner(replace(self.manner, chat_template=checked))
+
+    def with_manner(self, manner: Manner) -> Self:
+        """The same tokenizer, used in another manner; ids and text are as before."""
+        changed = copy.copy(self)
+        changed.manner = manner
+        return changed
 
     # saving
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the saved form, free of spacing and order of keys: equal fingerprints give equal ids."""
-        form = json.dumps(self._form(self.special), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        content = self._form(self.special) | ({"adds_bos": True} if self.adds_bos else {})
+        form = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(form.encode("utf-8", "surrogatepass")).hexdigest()
 
     def save(self, folder: Path | str) -> None:
         """Write tokenizer.json and tokenizer_config.json into `folder`, each at once or not at all.
 
-        transformers' AutoTokenizer opens the folder. Unlike us it turns special tokens written in a text into ids.
+        A chat template goes into the config and into chat_template.jinja. transformers' AutoTokenizer opens the folder.
+        Unlike us it turns special tokens written in a text into ids, and puts `start` before a text by itself.
         """
         by_id = {id: name for name, id in self.special.items()}
+        document = self._form(self.special)
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        for role in ("bos", "eos", "pad", "unknown"):
+        for role, key in manner.KEYS.items():
             if (id := getattr(self, role)) is not None:
-                config["unk_token" if role == "unknown" else f"{role}_token"] = by_id[id]
-        formats.write(Path(folder), {"tokenizer.json": self._form(self.special), "tokenizer_config.json": config})
+                config[key] = by_id[id]
+        content: dict[str, formats.Json | str | None] = {
+            "tokenizer.json": document,
+            "tokenizer_config.json": config,
+            manner.TEMPLATE: self.chat_template,
+        }
+        for id in self.start:
+            config["add_bos_token"] = True
+            document["post_processor"] = manner.adding(by_id[id], id)
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
+        files.write(Path(folder), content)
 
     # checks
 
@@ -227,25 +273,6 @@ class TextStream:
     def close(self) -> str:
         """What is left: U+FFFD for an unfinished character, else nothing."""
         return self._decoder.decode(b"", final=True)
-
-
-def load(path: Path | str) -> Tokenizer:
-    """Open a tokenizer.json, or a folder that holds one (a model folder, or a run folder with model/ in it).
-
-    Reads what `Tokenizer.save` writes and any plain byte-level BPE such as GPT-2's; raises TokenizerError for all else.
-
-    >>> import tempfile
-    >>> from groundup import tokens
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tokens.train("words", ["the cat sat"]).save(folder)
-    ...     load(folder).decode([2, 0, 1])
-    'the cat sat'
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = [path / "tokenizer.json", path / "model" / "tokenizer.json"]
-        path = next((file for file in found if file.is_file()), found[0])
-    return build(formats.parse(formats.read_json(path), str(path)))
 
 
 def build(parts: formats.Parts) -> Tokenizer:

@@ -11,6 +11,8 @@ from groundup.model.config import BigramConfig, ModelConfig, count_parameters
 from groundup.optim import Schedule
 from groundup.settings import Decided, Pretrain
 
+GENTLY = 0.1  # share of a new network's rate with which one that has learnt goes on: more would undo what it knows
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -70,7 +72,7 @@ def resolve(settings: Pretrain, *, windows: int, config: ModelConfig | BigramCon
         "tokens": None,
         "epochs": None,
         "micro_batch": settings.micro_batch or settings.batch,
-        "lr": settings.lr or default_lr(width),
+        "lr": settings.lr or default_lr(width) * (GENTLY if settings.from_model else 1),
         "warmup": min(steps // 20, 200) if settings.warmup is None else settings.warmup,
         "eval_every": eval_every,
         "sample_every": eval_every if settings.sample_every is None else settings.sample_every,

@@ -28,7 +28,7 @@ from groundup.checkpoint import atomic, folder, space
 from groundup.errors import CheckpointError, SettingsError
 from groundup.lock import LOCK
 from groundup.model.config import BigramConfig, ModelConfig
-from groundup.settings import Pretrain, read_toml
+from groundup.settings import Pretrain, flag, read_toml
 from groundup.tokens.tokenizer import Tokenizer
 
 SETTINGS = "settings.toml"
@@ -96,7 +96,7 @@ def merge(saved: Pretrain, asked: Pretrain) -> Pretrain:
         if name not in asked.may_change_on_resume:
             raise SettingsError(
                 f"a resumed run cannot change '{name}' from {getattr(saved, name)!r} to {value!r}",
-                f"leave --{name.replace('_', '-')} out, or start a new run with another --out",
+                f"leave {flag(name)} out, or start a new run with another --out",
             )
     if budget & changed.keys():
         changed |= {name: None for name in (budget | {"minutes"}) - changed.keys()}

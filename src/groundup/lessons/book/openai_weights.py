@@ -2,8 +2,8 @@
 
 Enters: the seven files of a released GPT-2, where they are on this machine. Leaves: our network with their weights.
 Follows: book 5.5, exercises 5.5 and 5.6; notebook 5.5; notes 5.5 and 7.5.
-In the library: groundup.checkpoint.names (their names beside ours); groundup.checkpoint.folder.load opens such a model
-in the Hugging Face layout.
+In the library: groundup.checkpoint.openai opens such a folder, groundup.checkpoint.bundle reads its arrays, and
+groundup.checkpoint.names has Hugging Face's names beside ours.
 """
 
 # %%
@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from groundup import tokens
 from groundup.checkpoint import names
+from groundup.checkpoint.openai import open_source
+from groundup.checkpoint.source import fill
 from groundup.generate import Sampler
 from groundup.lessons.rung import check, picture, story
 from groundup.model import build
@@ -207,6 +209,21 @@ except ValueError as error:
     print("a model of another width is refused:", error)
 
 # %% [markdown]
+# # The library opens the folder
+# Our reader takes two things on trust: that the arrays stand in the order of their paths, and that no byte was lost on
+# the way. The library asks the index: for every array it says in which data file it lies, where, of what type and
+# shape, and with which checksum. The pointer says what the index is called. Every size is compared with the file
+# before memory is taken for it, every checksum before a number is used; the checksums come with `groundup[openai]`.
+
+
+# %%
+def by_the_library(folder: Path) -> nn.Module:
+    """The network of a folder with OpenAI's files, filled array by array."""
+    source = open_source(folder)
+    return fill(source.config, source.weights).eval()
+
+
+# %% [markdown]
 # # With the real weights
 # Put the seven files into `$GROUNDUP_DATA/gpt2-124M` and run this rung again.
 
@@ -235,8 +252,10 @@ if (weights / "hparams.json").is_file():
     check("book.5.5.files_tensorflow", {name: (weights / name).stat().st_size for name in FILES[4:6]})
     check("book.5.5.wte", tree["wte"][0, [0, -3, -2, -1]])
     check("nb.5.5.wte", tree["wte"][:3, :3])
-    gpt = build(config, seed=0).eval()
-    load(gpt, tree)
+    copied = build(config, seed=0).eval()
+    load(copied, tree)
+    gpt = by_the_library(weights)
+    assert all(map(torch.equal, gpt.parameters(), copied.parameters()))
     torch.manual_seed(123)
     text = drawn(gpt, "Every effort moves you", 25, Sampler(temperature=1.5, top_k=50))
     check("book.5.5.generate", text)

@@ -1,0 +1,169 @@
+"""Where a run starts: from nothing, from another model's weights (`--from`), or from its own last checkpoint.
+
+In: settings, and for a run that goes on its folder. Out: `Start`: the network's config, its tokenizer, its weights.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from groundup import model as models
+from groundup import tokens
+from groundup.checkpoint import atomic, fields, folder
+from groundup.errors import SettingsError, TokenizerError
+from groundup.model import surgery
+from groundup.model.config import BigramConfig, ModelConfig
+from groundup.settings import Pretrain, flag
+from groundup.tokens.learning import LEARNT
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train import run as runs
+
+FIXED = "size family width layers heads kv_heads head_size hidden qkv_bias tie init vocabulary".split()
+WEIGHTS = (".safetensors", ".gguf", ".bin")
+OPENAI = "model.ckpt.data-"
+ROWS = 1024  # tokens of a row, where nobody says how many
+LICENCE = ("license", "licence")  # a model made from another is bound by it
+FACTS = ("from", "from_sha256", "from_tokenizer", "added_tokens", *LICENCE)  # of the card, kept when a run goes on
+
+
+@dataclass(frozen=True)
+class Start:
+    """The network a run trains: its config (with the model's own context), and its weights if it has any yet.
+
+    `tokenizer` None: it is learnt or chosen with the text. `same`: fingerprints of tokenizers that give the same ids
+    for any text: the model's own, and with added tokens. `facts` go into the card.
+    """
+
+    config: ModelConfig | BigramConfig
+    tokenizer: Tokenizer | None = None
+    network: nn.Module | None = None
+    same: frozenset[str] = frozenset()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def built(self, seed: int) -> nn.Module:
+        """The network: the imported one, or one with fresh numbers."""
+        return models.build(self.config, seed=seed) if self.network is None else self.network
+
+    def seen(self, context: int | None) -> ModelConfig | BigramConfig:
+        """The config as training sees it: rows of `context` tokens, which may be fewer than the network can read.
+
+        By default its own context; of a model from elsewhere at most ROWS, since some read 131,072 and no memory holds
+        such a batch. Raises SettingsError for more than its own.
+        """
+        longest = self.config.context
+        if context is not None and context > longest:
+            raise SettingsError(
+                f"--context {context} is more than the model's context of {longest}",
+                f"give {longest} at most, or leave it out",
+            )
+        usual = longest if self.tokenizer is None else min(longest, ROWS)
+        return dataclasses.replace(self.config, context=context or usual)
+
+
+def check(settings: Pretrain) -> None:
+    """Refuse, before anything is read, what a new run cannot have beside --from; raises SettingsError."""
+    if settings.from_model is None:
+        if settings.add_tokens:
+            raise SettingsError("--add-tokens needs --from", "a new tokenizer has no tokens to add to")
+        return
+    for name in FIXED:
+        if name in settings.model_fields_set and getattr(settings, name) is not None:
+            raise SettingsError(
+                f"--from fixes the network: {flag(name)} {getattr(settings, name)} cannot be given beside it",
+                f"leave {flag(name)} out",
+            )
+    if settings.tokenizer in LEARNT and "tokenizer" in settings.model_fields_set:
+        raise SettingsError(
+            f"--from brings its tokenizer: --tokenizer {settings.tokenizer} cannot be learnt beside it",
+            "leave --tokenizer out",
+        )
+
+
+def from_model(settings: Pretrain, out: Path) -> Start | None:
+    """What --from names, with the tokens and the dropout asked for; None without it.
+
+    A run that has a checkpoint is opened from there and needs nothing of the original. Weights become fp32. Raises
+    CheckpointError for what cannot be opened, TokenizerError for a --tokenizer that is another than the model's.
+    """
+    if settings.from_model is None:
+        return None
+    if found := runs.checkpoints(out):
+        return _from_checkpoint(settings, found[0] / "model")
+    loaded = folder.load(settings.from_model, dtype=torch.float32)
+    _check_tokenizer(settings, loaded.tokenizer)
+    tokenizer = loaded.tokenizer.with_special(settings.add_tokens)
+    model = loaded.model
+    if added := tokenizer.vocabulary - loaded.tokenizer.vocabulary:
+        model = surgery.extend_vocabulary(model, tokenizer.vocabulary, known=loaded.tokenizer.vocabulary)
+    config = _dropped(models.config_of(model), settings)
+    facts: dict[str, Any] = {"from": settings.from_model, "from_sha256": weights_hash(loaded.folder)}
+    facts |= {"from_tokenizer": loaded.tokenizer.fingerprint, "added_tokens": added} if added else {}
+    facts |= {name: loaded.card[name] for name in LICENCE if name in loaded.card}
+    same = frozenset({loaded.tokenizer.fingerprint, tokenizer.fingerprint})
+    return Start(config, tokenizer, surgery.with_config(model, config).train(), same, facts)
+
+
+def weights_hash(path: Path) -> str:
+    """sha256 of a model's file of weights; of several, of their names and hashes, in order.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "model.bin"
+    >>> _ = file.write_bytes(b"weights")
+    >>> weights_hash(file)[:8], weights_hash(file) == weights_hash(file.parent)
+    ('9a129038', True)
+    """
+    files = [path] if path.is_file() else sorted(
+        file for file in path.iterdir() if file.is_file() and (file.suffix in WEIGHTS or file.name.startswith(OPENAI))
+    )  # fmt: skip
+    hashes = {file.name: _sha256(file) for file in files}
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    listed = "".join(f"{value}  {name}\n" for name, value in hashes.items())  # as the program sha256sum prints them
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _from_checkpoint(settings: Pretrain, model: Path) -> Start:
+    """The network of a checkpoint without its weights, which are restored with everything else (train/fit.py)."""
+    config = _dropped(fields.model_config(atomic.read_json(model / "config.json")), settings)
+    tokenizer, card = tokens.load(model), atomic.read_json(model / "card.json")
+    facts = {name: card[name] for name in FACTS if name in card}
+    plain = str(card.get("from_tokenizer", tokenizer.fingerprint))
+    return Start(config, tokenizer, None, frozenset({plain, tokenizer.fingerprint}), facts)
+
+
+def _dropped(config: ModelConfig | BigramConfig, settings: Pretrain) -> ModelConfig | BigramConfig:
+    """The config with the dropout of the settings, the one thing about a network that they still decide."""
+    if isinstance(config, BigramConfig):
+        return config
+    return dataclasses.replace(config, **dropout(settings))
+
+
+def dropout(settings: Pretrain) -> dict[str, Any]:
+    """Dropout of each place: its own setting, else that of all."""
+    given = {
+        "dropout_embedding": settings.dropout_embedding,
+        "dropout_attention": settings.dropout_attention,
+        "dropout_shortcut": settings.dropout_shortcut,
+    }
+    return {place: settings.dropout if value is None else value for place, value in given.items()}
+
+
+def _check_tokenizer(settings: Pretrain, own: Tokenizer) -> None:
+    """Refuse a --tokenizer that is not the model's own."""
+    if settings.tokenizer in (*LEARNT, settings.from_model):
+        return
+    given = tokens.gpt2() if settings.tokenizer == "gpt2" else tokens.load(settings.tokenizer)
+    if given.fingerprint != own.fingerprint:
+        raise TokenizerError(
+            f"--tokenizer {settings.tokenizer} is not the tokenizer of {settings.from_model}", "leave --tokenizer out"
+        )
