@@ -20,3 +20,14 @@ def data_dir() -> Path:
             f"sample data not found at {folder}: set GROUNDUP_DATA (`groundup prepare --help` names the originals)"
         )
     return folder
+
+
+WIDE = ("hostile", "lessons", "parity")  # rooms of tests that watch the whole house: other programs, files that lie
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The wide rooms count as slow: `make check`, before each commit, leaves them to `make test`."""
+    rooms = {Path(__file__).parent / room for room in WIDE}
+    for item in items:
+        if not rooms.isdisjoint(item.path.parents):
+            item.add_marker(pytest.mark.slow)

@@ -110,6 +110,7 @@ for number in range(10**9):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.0, 0.003, 0.007, 0.011])
 def test_a_killed_writer_leaves_one_whole_folder(tmp_path, pause):
     """SIGKILL at an instant of no one's choosing: afterwards the folder verifies, and all its files are of one turn."""

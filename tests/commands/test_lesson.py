@@ -35,6 +35,7 @@ def test_json_is_one_object_and_the_lesson_talks_beside_it(tmp_path: Path, capsy
     assert {one["verdict"] for one in result["figures"]} == {"reproduced"} and "reproduced" in told.err
 
 
+@pytest.mark.slow
 def test_a_copy_runs_by_itself_and_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["lesson", "averaging", "--copy-to", str(tmp_path / "new")]) == 0
     copy = tmp_path / "new" / "averaging.py"

@@ -8,6 +8,8 @@ from groundup.generate.compiled import CompiledStep
 from groundup.model import ModelConfig, build
 from groundup.model.cache import Cache
 
+pytestmark = pytest.mark.slow  # processes, threads and compilers
+
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
 @torch.inference_mode()

@@ -78,6 +78,7 @@ def cut_after(monkeypatch, step):
     monkeypatch.setattr(loop, "_gradient", gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 7, 11])
 @pytest.mark.parametrize(
     "change", [{"sampling": "windows"}, {"sampling": "random"}, {"optimizer": "muon", "schedule": "wsd"}]
@@ -95,6 +96,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(text, tmp_path, monk
     assert (tmp_path / "whole" / "samples.md").read_text() == (tmp_path / "cut" / "samples.md").read_text()
 
 
+@pytest.mark.slow
 def test_another_rhythm_of_saving_and_looking_trains_the_same_weights(text, tmp_path):
     pretrain.run(settings(text, tmp_path / "a", save_every="1", eval_every=1))
     pretrain.run(settings(text, tmp_path / "b", save_every="500", eval_every=12, sample_every=0))
@@ -284,6 +286,7 @@ def test_a_refused_run_leaves_its_folder_free(text, tmp_path):
     pretrain.run(settings(text, tmp_path / "run", steps=1))
 
 
+@pytest.mark.slow
 def test_minutes_become_steps_once(text, tmp_path):
     result = pretrain.run(settings(text, tmp_path / "run", steps=None, minutes=0.1, eval_every=None))
     decided = (tmp_path / "run" / "settings.toml").read_text(encoding="utf-8")
@@ -303,6 +306,7 @@ def test_two_budgets_are_one_too_many(text, tmp_path):
         pretrain.run(settings(text, tmp_path / "run", tokens=5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "bigram"])
 def test_every_family_learns(text, tmp_path, family):
     """With 26 symbols ln 26 = 3.26 is a model without a clue; a hundred steps must get well below."""

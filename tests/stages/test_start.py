@@ -84,6 +84,7 @@ class Cut(Exception):
     """The plug is pulled."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"add_tokens": ["<|user|>", "<|bot|>"], "dropout": 0.2, "context": 8}])
 def test_a_killed_run_goes_on_bit_for_bit_without_the_original(base, text, tmp_path, monkeypatch, change):
     copy = tmp_path / "copy"
@@ -174,6 +175,7 @@ def test_the_tokenizer_may_be_named_if_it_is_the_same(base, text, tmp_path):
         pretrain.run(asked(base, text, tmp_path / "no", tokenizer=str(tmp_path / "other")))
 
 
+@pytest.mark.slow
 def test_shards_are_taken_only_from_its_tokenizer(base, text, tmp_path):
     from groundup.text.read import sources
 

@@ -245,6 +245,7 @@ def test_a_server_in_trouble_is_asked_again_with_growing_pauses(
     assert [pause for pause in slept if pause] == [1.0, 7.0, 60.0]
 
 
+@pytest.mark.slow
 def test_a_silent_server_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "READ", 0.3)
     with serving(hanging(CONTENT[:1000], length=len(CONTENT)), good(CONTENT)) as server:
@@ -348,6 +349,7 @@ def environment() -> Iterator[dict[str, str]]:
     yield os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NO_PROXY": "127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_download_once(tmp_path: Path, environment: dict[str, str]) -> None:
     with serving(good(CONTENT, pause=2.0)) as server:
         command = [sys.executable, "-c", CODE, server.address, SHA, str(tmp_path / "a.bin")]

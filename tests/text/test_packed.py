@@ -127,6 +127,7 @@ def test_another_kind_of_file_under_the_name_is_refused(tmp_path: Path, packing:
         texts(tmp_path / f"data.tar{packing}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", PACK)
 def test_one_endless_line_is_refused_in_bounded_memory(
     tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch

@@ -183,6 +183,7 @@ def tiktokens_own(gpt2: BytePairs) -> tiktoken.Encoding:
     return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=gpt2._tokens, special_tokens={})
 
 
+@pytest.mark.slow
 def test_every_code_point_is_cut_as_tiktoken_cuts(gpt2: BytePairs) -> None:
     peer = tiktokens_own(gpt2)
     points = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF)
@@ -227,6 +228,7 @@ def test_vocabulary_on_which_tiktoken_would_differ_replays_its_merges(tmp_path: 
     assert tokens.load(tmp_path).encode("abc") == [256, order[b"c"]]
 
 
+@pytest.mark.slow
 def test_survives_pickling_for_worker_processes(gpt2: tokens.Tokenizer) -> None:
     gpt2.encode("warm")
     again = pickle.loads(pickle.dumps(gpt2))

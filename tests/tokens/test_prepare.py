@@ -251,6 +251,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
     monkeypatch.setattr(os, name, call)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "name"), [("fraction", "replace"), ("document", "fsync"), ("fraction", "unlink")])
 def test_killed_at_any_write_it_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: prepare.Split, name: str

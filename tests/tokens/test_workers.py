@@ -23,6 +23,8 @@ from groundup.text import read
 from groundup.tokens import encoder, prepare, workers
 from groundup.tokens.shards import ShardWriter
 
+pytestmark = pytest.mark.slow  # processes, threads and compilers
+
 
 @dataclass
 class Texts:

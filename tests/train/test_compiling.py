@@ -29,6 +29,7 @@ def test_without_a_compiler_it_never_pays_on_a_cpu(monkeypatch, tmp_path):
     assert not compiling.pays(from_name("10m", vocabulary=65, family="qwen3"), CPU, 10**6)
 
 
+@pytest.mark.slow
 def test_a_failed_compilation_is_told_and_training_goes_on(monkeypatch, tmp_path, capsys):
     from groundup.stages import pretrain
 

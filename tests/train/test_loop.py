@@ -133,6 +133,7 @@ def test_the_rate_of_each_step_comes_from_the_schedule():
     assert [step.lr for step in walk] == [0.3, 0.4]
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learnt_by_heart():
     model = build(TINY, seed=1)
     optimizer = optim.adamw(model, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)

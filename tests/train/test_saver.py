@@ -16,6 +16,8 @@ from groundup.settings import Pretrain
 from groundup.stages import pretrain
 from groundup.train import fit, run, saver
 
+pytestmark = pytest.mark.slow  # processes, threads and compilers
+
 STORY = "The fox sleeps. The owl reads a book about foxes. " * 60
 SMALL = {
     "tokenizer": "chars", "width": 16, "layers": 1, "heads": 2, "context": 16, "dropout": 0.2, "batch": 4, "steps": 12,
