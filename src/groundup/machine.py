@@ -157,6 +157,24 @@ def kept_memory() -> Iterator[None]:
             library.malloc_trim(0)
 
 
+@contextlib.contextmanager
+def lent_memory() -> Iterator[None]:
+    """Let the C library take each large block from the system by itself and give it back when it is free.
+
+    Else freed blocks leave holes between those that stay, which the next, a little larger, does not fit into: opening
+    1.5B parameters in bf16 then took 1.32 times their size (Linux). Does nothing where the C library is not glibc.
+    """
+    glibc = platform.libc_ver()[0] == "glibc"
+    library = ctypes.CDLL(None) if glibc else ctypes.pythonapi
+    if glibc:
+        library.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD of malloc.h
+    try:
+        yield
+    finally:
+        if glibc:
+            library.mallopt(-3, 2**25)  # as kept_memory leaves it
+
+
 def versions() -> dict[str, str]:
     """Versions of Groundup, Python and the libraries it stands on."""
     found = {"groundup": __version__, "python": platform.python_version()}

@@ -81,6 +81,20 @@ def test_a_text_cut_in_its_last_document_ends_there():
     assert [targets.tolist() for _, targets, _ in runs(batch)] == [[5, 6, 0], [7, 8]]
 
 
+@pytest.mark.parametrize("start", [END, 1])
+def test_begin_tokens_in_the_text_give_the_rows_of_a_text_without(start):
+    """Shards of Llama's kind: <s> before each document, whose start is counted from behind it."""
+    documents = [[5, 6, 7], [8, 9], [4], [2] * 11]
+    ids, starts = joined(documents)
+    begun = np.concatenate([[start, *document, END] for document in documents])
+    with_start = PackedDocuments(begun, starts + np.arange(1, 5), length=6, start=start)
+    without = PackedDocuments(ids, starts, length=6, start=start)
+    assert len(with_start) == len(without)
+    mine, other = (source.batch(np.arange(len(source))) for source in (with_start, without))
+    assert mine.tokens.tolist() == other.tokens.tolist() and mine.count == other.count
+    assert all(mine.fields[name].tolist() == other.fields[name].tolist() for name in mine.fields)
+
+
 def test_one_text_without_documents_is_one_document():
     batch = PackedDocuments(np.array([5, 6, 7]), np.zeros(0, np.uint64), length=4, start=None).batch(np.array([0]))
     assert batch.tokens.tolist()[0][:2] == [5, 6] and batch.count == 2

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,56 @@ def test_a_kill_before_the_old_folder_is_gone_is_settled(tmp_path):
     write(tmp_path / ".model.old", a="1")
     write(target, a="2")
     assert (target / "a").read_text() == "2" and names(tmp_path) == ["model"]
+
+
+def test_a_folder_of_a_person_is_neither_removed_nor_renamed(tmp_path):
+    """A name like those of folders aside says nothing: only what has a list of hashes was put there by us."""
+    letters = tmp_path / ".model.old"
+    letters.mkdir()
+    (letters / "thesis.txt").write_text("years of work")
+    atomic.settle(tmp_path / "model")
+    assert names(tmp_path) == [".model.old"]
+    write(tmp_path / "model", a="1")
+    atomic.settle(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"\.model\.old is in the way"):
+        write(tmp_path / "model", a="2")
+    with pytest.raises(CheckpointError, match=r"\.model\.old is in the way"):
+        atomic.remove(tmp_path / "model")
+    assert (letters / "thesis.txt").read_text() == "years of work" and (tmp_path / "model" / "a").read_text() == "1"
+
+
+def test_our_old_folder_beside_a_new_one_of_another_program_is_left(tmp_path):
+    write(tmp_path / ".model.old", a="1")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    atomic.settle(tmp_path / "model")
+    assert names(tmp_path) == [".model.old", "model"] and names(tmp_path / "model") == ["config.json"]
+
+
+def test_what_a_kill_leaves_of_an_old_folder_can_be_told_from_a_persons(tmp_path, monkeypatch):
+    """The list of hashes goes last, so the rest of such a folder stands in nobody's way."""
+    target, gone = tmp_path / "model", []
+    write(target, a="1", b="2")
+    unlink = Path.unlink
+
+    def killed(path, **options):
+        if gone:
+            raise KeyboardInterrupt
+        gone.append(path.name)
+        unlink(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(target, a="3")
+    assert gone and gone != ["hashes.json"] and "hashes.json" in names(tmp_path / ".model.old")
+    write(target, a="4")
+    assert names(tmp_path) == ["model"] and (target / "a").read_text() == "4"
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_place_without_a_name_has_nothing_beside_it(name):
+    atomic.settle(Path(name))
 
 
 @pytest.mark.parametrize(

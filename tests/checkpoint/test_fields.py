@@ -138,6 +138,16 @@ def test_the_published_gpt2_config_is_read():
         ("llama", {"mlp_bias": True}, "mlp_bias is True"),
         ("llama", {"sliding_window": 4096}, "sliding_window is 4096"),
         ("llama", {"num_local_experts": 8}, "num_local_experts is 8"),
+        ("llama", {"auto_map": {"AutoModelForCausalLM": "code.py--Model"}}, "auto_map is .*is code of its own"),
+        ("gpt2", {"auto_map": ["AutoModelForCausalLM"]}, "auto_map is .*is code of its own"),
+        ("llama", {"norm_type": "layer"}, "norm_type is 'layer'"),
+        ("llama", {"use_bias": True}, "use_bias is True"),
+        ("llama", {"attn_bias": True}, "attn_bias is True"),
+        ("llama", {"qkv_bias": True}, "qkv_bias is True"),
+        ("qwen2", {"qkv_bias": False}, "qkv_bias is False"),
+        ("qwen2", {"use_bias": True}, "use_bias is True"),
+        ("gpt2", {"bias": False}, "bias is False"),
+        ("gpt2", {"norm_type": "rmsnorm"}, "norm_type is 'rmsnorm'"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is "),
         ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
@@ -151,6 +161,22 @@ def test_what_cannot_be_computed_is_refused_by_name(name, change, message):
     content = copy.deepcopy(hf_config(CASES[name])) | change
     with pytest.raises(CheckpointError, match=message):
         model_config(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("llama", {"auto_map": {"AutoConfig": "code.py--Config"}}),
+        ("llama", {"use_bias": False, "norm_type": "rms_norm"}),
+        ("qwen2", {"qkv_bias": True, "use_bias": False}),
+        ("gpt2", {"bias": True, "norm_type": "layer_norm"}),
+        ("llama", {"a_field_that_nobody_knows": 7}),
+    ],
+)
+def test_what_says_no_more_than_the_type_does_is_read(name, change):
+    content = hf_config(CASES[name])
+    assert not content.keys() & change.keys()
+    assert model_config(content | change) == CASES[name]
 
 
 def test_qwen3_without_head_dim_has_their_default():
@@ -216,7 +242,13 @@ def test_the_published_llama_3_2_config_is_read():
     assert model_config(published) == from_name("llama-3.2-1b")
 
 
-def test_a_long_value_is_cut_in_the_message():
+@pytest.mark.parametrize(
+    "change",
+    [{"quantization_config": {"a": "x" * 10_000}}, {"vocab_size": -(10**4299)}, {"rms_norm_eps": 10**4299},
+     {"model_type": "x" * 10_000}, {"model_type": 10**4299}, {"rope_scaling": {"factor": 10**4299, "type": "linear"}},
+     {"architectures": ["x" * 10_000]}, {"auto_map": "x" * 10_000}],
+)  # fmt: skip
+def test_a_long_value_is_cut_in_the_message(change):
     with pytest.raises(CheckpointError) as refused:
-        model_config(hf_config(CASES["llama"]) | {"quantization_config": {"a": "x" * 10_000}})
+        model_config(hf_config(CASES["llama"]) | change)
     assert len(str(refused.value)) < 500

@@ -8,13 +8,14 @@ import torch
 
 from groundup.checkpoint.gguf import keys
 from groundup.checkpoint.gguf.stretched import fitted, rope_divisors
-from groundup.checkpoint.names import pairs
+from groundup.checkpoint.names import halves, pairs
 from groundup.errors import CheckpointError
 from groundup.model.config import BigramConfig, ModelConfig, RopeScaling
 
 SMALL = {"vocabulary": 20, "context": 8, "width": 8, "layers": 2, "heads": 2}
 LINEAR = RopeScaling(kind="linear", factor=4.0)
 LLAMA3 = RopeScaling(kind="llama3", factor=32.0, original_context=8192)
+TOO_MUCH = RopeScaling(kind="llama3", factor=1e10, original_context=8)
 CASES = {
     "gpt2": ModelConfig(family="gpt2", **SMALL),
     "gpt2 untied, another hidden": ModelConfig(family="gpt2", **SMALL, tie=False, hidden=12, norm_eps=1e-6),
@@ -168,8 +169,9 @@ def test_a_missing_key_is_named(missing):
         (ModelConfig(family="llama", **SMALL, qkv_bias=True, rope_scaling=LLAMA3), "'qwen2'"),
         (ModelConfig(family="qwen3", **SMALL, rope_scaling=LLAMA3), "'qwen3'"),
         (ModelConfig(family="gpt2", **SMALL | {"layers": 513}), "513 layers"),
+        (ModelConfig(family="llama", **SMALL, rope_scaling=TOO_MUCH), "factor=10000000000.0"),
     ],
-    ids=["bigram", "qwen2 of another head size", "qwen2 stretched", "qwen3 stretched", "513 layers"],
+    ids=["bigram", "qwen2 of another head size", "qwen2 stretched", "qwen3 stretched", "513 layers", "too stretched"],
 )
 def test_what_llama_cpp_would_read_otherwise_is_not_written(config, words):
     with pytest.raises(CheckpointError) as caught:
@@ -211,6 +213,34 @@ def test_a_rule_with_other_turns_is_found_up_to_proportion():
     assert (found.original_context, found.low, pytest.approx(found.high, rel=1e-3)) == (3000, 1.0, 6.0)
 
 
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize(
+    ("head_size", "factor", "low", "high", "context"),
+    [(16, 8.0, 1.0, 8.0, 8192), (16, 8.0, 1.0, 2.0, 64), (16, 2.5, 1.3, 3.3, 77), (64, 2.5, 1.3, 3.3, 77),
+     (2, 2.1, 1.0, 4.0, 1), (4, 4.0, 0.5, 0.6, 3), (128, 8.0, 1.0, 1.001, 8192)],
+)  # fmt: skip
+def test_any_rule_is_found_again_however_few_pairs_it_blends(head_size, factor, low, high, context, declared):
+    """By the converter's own wording, not ours. The rule may be another that gives every pair the same speed."""
+    rule = RopeScaling("llama3", factor, low, high, context)
+    written = torch.tensor(converters_divisors(500_000.0, head_size, rule))
+    found = fitted(written.tolist(), 500_000.0, head_size, context if declared else None)
+    assert found is not None
+    again = torch.tensor(converters_divisors(500_000.0, head_size, found))
+    torch.testing.assert_close(again, written, rtol=1e-5, atol=0)
+    assert not declared or found.original_context == context
+
+
+@pytest.mark.parametrize(
+    ("head_size", "rule"),
+    [(16, RopeScaling("llama3", 8.0, 1.0, 8.0, 8192)), (16, RopeScaling("llama3", 8.0, 1.0, 2.0, 64)),
+     (64, RopeScaling("llama3", 2.5, 1.3, 3.3, 77))],
+)  # fmt: skip
+def test_the_rule_itself_comes_back_where_the_pairs_tell_it(head_size, rule):
+    """Two blended pairs tell low and high; one alone, high, where low is the usual 1."""
+    written = converters_divisors(500_000.0, head_size, rule)
+    assert fitted(written, 500_000.0, head_size, rule.original_context) == rule
+
+
 @pytest.mark.parametrize(
     "numbers", [[1.0, 2.0], [1.0, 3.0, 2.0, 8.0], [math.nan] * 4, [0.5] * 4, [1.0, 1.0, 1.0, math.inf]]
 )
@@ -230,7 +260,7 @@ def test_divisors_of_one_stretch_nothing():
 def test_rows_of_each_head_by_hand():
     rows = torch.tensor([[0], [1], [2], [3], [10], [11], [12], [13]])  # two heads of four
     assert keys.permute(rows, 2).flatten().tolist() == [0, 2, 1, 3, 10, 12, 11, 13]
-    assert torch.equal(keys.unpermute(keys.permute(rows, 2), 2), rows)
+    assert torch.equal(halves(keys.permute(rows, 2), 2), rows)
     assert keys.permute(rows.flatten(), 1).tolist() == [0, 10, 1, 11, 2, 12, 3, 13]
 
 

@@ -245,6 +245,35 @@ def test_without_the_library_only_quantised_files_are_refused(tmp_path, monkeypa
     assert caught.value.fix == "pip install 'groundup[gguf]'"
 
 
+def test_formats_without_a_writer_in_the_library_are_read_in_a_whole_model(tmp_path):
+    """IQ4_NL laid out by hand: rows of 32 weights are an fp16 scale and sixteen bytes, low halves first."""
+    steps = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]  # kvalues_iq4nl, ggml-common.h
+    count = 128
+    block = np.concatenate([np.frombuffer(np.float16(0.5).tobytes(), np.uint8), np.arange(16, dtype=np.uint8) * 17])
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("token_embd.weight", np.stack([block] * count), raw_dtype=Kind.IQ4_NL)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = _read(path, header.read_header(path).tensors["token_embd.weight"])
+    assert found.tolist() == [[0.5 * step for step in steps * 2]] * count
+
+
+def test_a_library_that_does_not_know_a_format_yet_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    write(path, randomised(CONFIGS["llama"]), Kind.Q8_0)
+
+    def unknown(*_: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(gguf, "dequantize", unknown)
+    with pytest.raises(CheckpointError, match="does not read Q8_0") as caught:
+        open_source(path)
+    assert caught.value.fix == "pip install --upgrade gguf"
+
+
 # --- a released model --------------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,15 @@ def test_keys_by_hand():
     assert KEY + "eot_token_id" not in keys and "tokenizer.chat_template" not in keys
 
 
+def test_control_tokens_end_a_text_by_their_names():
+    """llama.cpp ends a text at <|eom_id|>, a control token, though the file says nothing of it."""
+    special = ["<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|turn|>"]
+    tokenizer = tokens.train("bpe", ["low low"], vocabulary=261, special=special)
+    keys = vocabulary.metadata_of(tokenizer) | {KEY + "eos_token_id": 258}
+    assert KEY + "eom_token_id" not in keys and keys[KEY + "tokens"][257:] == special
+    assert vocabulary.tokenizer_of(keys, "a file").ends == [258, 257, 259]
+
+
 def test_a_padding_name_is_never_a_token_that_is_there():
     tokenizer = tokens.train("bpe", ["low low"], vocabulary=259, special=["<|endoftext|>", "[PAD259]"])
     keys = vocabulary.metadata_of(tokenizer, vocabulary=261)
@@ -180,6 +189,11 @@ def changed(ours, **values):
         ({"tokens": ["a"] * 320}, "the same token twice"),
         ({"eos_token_id": -1}, "eos_token_id is -1"),
         ({"eos_token_id": "319"}, "eos_token_id is '319'"),
+        ({"eos_token_id": 320}, "eos_token_id is 320, and its ids are 0 to 319"),
+        ({"eot_token_id": 320}, "eot_token_id is 320"),
+        ({"token_type": [0] + [1] * 319}, "token_type holds 0, which is none of 1 to 6"),
+        ({"add_bos_token": "no"}, "add_bos_token is 'no'"),
+        ({"add_bos_token": 1}, "add_bos_token is 1"),
         ({"add_eos_token": True}, "add_eos_token is true"),
         ({"precompiled_charsmap": [1, 2]}, "precompiled_charsmap"),
     ],
@@ -187,6 +201,13 @@ def changed(ours, **values):
 def test_damaged_and_foreign_vocabularies_are_refused(ours, change, words):
     with pytest.raises(CheckpointError, match=words):
         vocabulary.tokenizer_of(changed(ours, **change), "m.gguf")
+
+
+def test_a_filling_token_with_a_role_is_kept_and_those_behind_it_are_not(ours):
+    """Some files pad with a "[PADn]": 320 tokens, five that fill the table up, the second of them for padding."""
+    keys = vocabulary.metadata_of(ours, vocabulary=325) | {KEY + "padding_token_id": 321}
+    tokenizer = vocabulary.tokenizer_of(keys, "m.gguf")
+    assert (tokenizer.vocabulary, tokenizer.pad) == (322, 321)
 
 
 @pytest.mark.parametrize("merges", [["zz qq"], ["lo"], ["l o w"], [""]])
@@ -269,6 +290,12 @@ def test_joining_by_score_gives_the_ids_of_the_merges(prefix):
     texts = ["".join(draw.choice("lowerat  lé\n日") for _ in range(draw.randrange(1, 30))) for _ in range(1000)]
     for text in ["low lower at allow", *texts]:
         assert tokenizer.encode(text) == greedy(text, keys)
+
+
+def test_a_space_prefix_that_is_no_switch_is_refused():
+    keys = vocabulary.metadata_of(sentencepiece()) | {KEY + "add_space_prefix": "false"}
+    with pytest.raises(CheckpointError, match="add_space_prefix is 'false', neither true nor false"):
+        vocabulary.tokenizer_of(keys, "m.gguf")
 
 
 def test_sentencepiece_there_and_back():

@@ -240,6 +240,19 @@ def test_several_ends_of_a_text_survive(tmp_path):
     assert sorted(folder.load(tmp_path / "ours").tokenizer.ends) == [8, 9]
 
 
+def test_the_only_end_of_a_text_survives(tmp_path):
+    """Named by generation_config.json alone: no token of the tokenizer has the role."""
+    config = CASES["llama"]
+    place = foreign(tmp_path / "m", config, written(config))
+    tokens.train("chars", ["abcdefgh"], special=["<|stop|>"]).save(place)
+    (place / "generation_config.json").write_text('{"eos_token_id": [8]}', encoding="utf-8")
+    loaded = folder.load(place)
+    assert loaded.tokenizer.eos is None and loaded.tokenizer.ends == [8]
+    folder.save_model(tmp_path / "ours", loaded.model, loaded.tokenizer, card=loaded.card)
+    again = json.loads((tmp_path / "ours" / "generation_config.json").read_text(encoding="utf-8"))
+    assert again["eos_token_id"] == 8 and folder.load(tmp_path / "ours").tokenizer.ends == [8]
+
+
 def test_a_folder_of_hugging_faces_cache_is_opened_through_its_links(tmp_path):
     config = CASES["llama"]
     hub = tmp_path / "models--a--b"
@@ -321,3 +334,12 @@ def test_the_library_and_we_see_the_same_file(tmp_path):
             if tensors[name].dtype in huggingface.READ.values():
                 seen, expected = file.read(name), library.get_tensor(name)
                 assert seen.dtype == expected.dtype and torch.equal(seen, expected)
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path):
+    """transformers would add it to the weights without a word."""
+    place = foreign(tmp_path / "m", CASES["llama"], written(CASES["llama"]))
+    huggingface.open_source(place)
+    (place / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"adapter_config.json, beside its weights\n  -> merge it"):
+        huggingface.open_source(place)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from groundup.checkpoint import llama2c
+from groundup.checkpoint.names import halves
 from groundup.checkpoint.source import fill
 from groundup.errors import CheckpointError
 from groundup.generate import Sampler, generate
@@ -81,7 +82,7 @@ def _same_logits(model: torch.nn.Module, weights: tiny.Arrays, ids: list[int], h
 def test_rows_are_reordered_within_each_head():
     """Two heads of four: pairs (0, 1), (2, 3) become halves (0, 2 | 1, 3)."""
     rows = torch.arange(8.0)[:, None].expand(8, 3)
-    assert llama2c.apart(rows, head_size=4)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert halves(rows, heads=2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 def test_tensors_are_read_one_by_one(tmp_path: Path):

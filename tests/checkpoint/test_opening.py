@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def ours(path: str, seed: int = 1) -> None:
         (["m/settings.toml"], "huggingface"),  # a run without a checkpoint
         (["m/model/config.json", "m/settings.toml"], "huggingface"),
         (["m/checkpoint", "m/hparams.json", "m/encoder.json"], "openai"),
+        (["m/checkpoint", "m/hparams.json", "m/config.json"], "openai"),
+        (["m/checkpoint", "m/hparams.json", "m/config.json", "m/model.safetensors"], "huggingface"),
     ],
 )
 def test_folders_are_told_apart(files: list[str], kind: str):
@@ -155,6 +158,57 @@ def test_a_folder_left_between_two_renames_opens():
     ours("m")
     Path("m").rename(".m.old")  # its writer was killed here
     assert open_any("m").config.family == "qwen3" and Path("m").is_dir()
+
+
+def test_reading_leaves_what_lies_beside_a_model(monkeypatch: pytest.MonkeyPatch):
+    def find(name: str, **_: object) -> Path:
+        raise DataError(f"{name} is asked for", "")
+
+    monkeypatch.setattr(sources, "find", find)
+    ours("source")
+    shutil.copytree("source", "mymodel")
+    Path("mymodel/hashes.json").unlink()  # as any other program writes it
+    touch(".mymodel.old/thesis.txt", ".stories260k.old/thesis.txt")
+    for read in (open_any, folder.load):
+        read("mymodel")
+        with pytest.raises(CheckpointError, match="there is no file or folder"):
+            read("stories260")
+    with pytest.raises(DataError, match="asked for"):
+        open_any("stories260k")
+    assert Path(".mymodel.old/thesis.txt").is_file() and Path(".stories260k.old/thesis.txt").is_file()
+
+
+def test_one_place_decides_what_a_folder_is():
+    """OpenAI's files beside a whole Hugging Face model: whoever asks, the model is the same."""
+    ours("m")
+    touch("m/hparams.json", "m/checkpoint")
+    assert open_any("m").config == folder.load("m").model.config
+    Path("m/model.safetensors").unlink()
+    Path("m/hashes.json").unlink()
+    for read in (open_any, folder.load):
+        with pytest.raises(CheckpointError, match=r"m lacks encoder.json, vocab.bpe"):
+            read("m")
+
+
+@pytest.mark.parametrize("spec", ["a" * 5000, "runs/" + "a" * 5000, "a" * 5000 + ".gguf"])
+def test_a_name_too_long_for_any_disk_is_just_not_there(spec: str):
+    for read in (open_any, folder.load):
+        with pytest.raises(CheckpointError, match=r"there is no file or folder .*aaa\.\.\.") as found:
+            read(spec)
+        assert len(str(found.value)) < 1000
+
+
+def test_a_folder_whose_name_leaves_no_room_for_another_beside_it_opens():
+    ours("m")
+    name = "n" * 252
+    Path("m").rename(name)
+    assert folder.load(name).model.config.family == "qwen3"
+
+
+def test_the_folder_one_stands_in_opens(monkeypatch: pytest.MonkeyPatch):
+    ours("m")
+    monkeypatch.chdir("m")
+    assert open_any(".").config.family == "qwen3"
 
 
 def test_a_tokenizer_of_its_own_is_not_replaced():

@@ -216,3 +216,16 @@ def test_a_bigram_has_no_int8(tmp_path: Path):
     folder.save_model(tmp_path / "m", build(BigramConfig(vocabulary=280, context=8), seed=1), tokenizer, card={})
     with pytest.raises(ModelError, match="no matrices to keep in int8"):
         ask(Generate(model=str(tmp_path / "m"), dtype="int8", max_tokens=1))
+
+
+def test_it_says_whether_a_model_was_taught_to_chat(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    ask(Generate(model=str(model_folder), prompt="the", max_tokens=1, seed=1))
+    assert "it was not taught to chat" in capsys.readouterr().err
+    loaded = folder.load(model_folder)
+    chats = loaded.tokenizer.with_template("{% for m in messages %}{{ m.content }}{% endfor %}")
+    folder.save_model(tmp_path / "chats", loaded.model, chats, card={})
+    ask(Generate(model=str(tmp_path / "chats"), prompt="the", max_tokens=1, seed=1))
+    said = capsys.readouterr().err
+    assert "was taught to chat; here the prompt is continued as it stands" in said and "base model" not in said

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -81,7 +82,62 @@ def test_what_was_imported_is_imported_again_unchanged(model: Path, tmp_path: Pa
     assert again.changed == [] and again.format == "huggingface"
     weights = "model.safetensors"
     assert (tmp_path / "one" / weights).read_bytes() == (tmp_path / "two" / weights).read_bytes()
-    assert json.loads((tmp_path / "two" / "card.json").read_text())["imported from"] == "model.bin"
+
+
+def test_what_a_card_claims_stands_apart_from_what_we_know(model: Path, tmp_path: Path):
+    importing.run(Import(source=str(model), out=tmp_path / "one"))
+    card = tmp_path / "one" / "card.json"
+    first = json.loads(card.read_text())
+    card.write_text(json.dumps(first | {"imported from": "a bank", "files": {}, "licence": "mine", "name": "One"}))
+    (tmp_path / "one" / "hashes.json").unlink()
+    importing.run(Import(source=str(tmp_path / "one"), out=tmp_path / "two"))
+    found = json.loads((tmp_path / "two" / "card.json").read_text())
+    assert (found["imported from"], found["format"]) == (str(tmp_path / "one"), "huggingface")
+    assert (found["licence"], found["name"]) == ("mine", "One")  # what only the card knows stays
+    assert found["files"]["card.json"]["sha256"] == hashlib.sha256(card.read_bytes()).hexdigest()
+    assert found["before"] == {"imported from": "a bank", "format": "llama2.c", "files": {}}
+    importing.run(Import(source=str(tmp_path / "two"), out=tmp_path / "three"))
+    third = json.loads((tmp_path / "three" / "card.json").read_text())
+    assert third["before"]["imported from"] == str(tmp_path / "one") and third["before"]["before"] == found["before"]
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16"])
+def test_numbers_that_are_none_are_refused_by_name(tmp_path: Path, spoilt: float, dtype: str):
+    weights = tiny.arrays(3)
+    weights["table"][5, 2] = spoilt
+    tiny.write_tokenizer(tmp_path / "tok.bin")
+    model = tiny.write(tmp_path / "model.bin", weights)
+    with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight holds numbers that are not finite"):
+        importing.run(Import(source=str(model), out=tmp_path / "out", dtype=dtype))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "end", "advice"),
+    [(-7e4, "fp16", "-?70,000, fp16 ends at 65,504", "bf16"), (3.4e38, "bf16", "bf16 ends at", "fp32")],
+)
+def test_numbers_that_would_become_infinite_are_refused(
+    tmp_path: Path, number: float, dtype: str, end: str, advice: str
+):
+    weights = tiny.arrays(3)
+    weights["table"][5, 2] = number
+    tiny.write_tokenizer(tmp_path / "tok.bin")
+    model = tiny.write(tmp_path / "model.bin", weights)
+    with pytest.raises(CheckpointError, match=rf"embed_tokens.*{end}.*\n.*take --dtype {advice}"):
+        importing.run(Import(source=str(model), out=tmp_path / "out", dtype=dtype))
+    importing.run(Import(source=str(model), out=tmp_path / "out", dtype=advice))
+    assert all(bool(tensor.isfinite().all()) for tensor in folder.load(tmp_path / "out").model.state_dict().values())
+
+
+def test_every_file_may_be_read_by_whom_the_person_allows(model: Path, tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        importing.run(Import(source=str(model), out=tmp_path / "out"))
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "out").iterdir()}
+    assert set(modes.values()) == {"0o640"}, modes
 
 
 def test_what_is_written_takes_the_place_of_the_model():

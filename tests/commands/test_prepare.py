@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.commands import prepare as command
-from groundup.errors import SettingsError
+from groundup.errors import SettingsError, TokenizerError
 from groundup.settings import Prepare
 from groundup.tokens.shards import Shards
 
@@ -78,3 +78,18 @@ def test_bad_input_from_the_shell(tmp_path: Path) -> None:
         done = groundup(*words)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+def test_the_tokenizer_may_be_that_of_a_model_from_elsewhere(tmp_path: Path, data_dir: Path) -> None:
+    model = data_dir / "stories260k" / "stories260K.bin"
+    if not model.is_file():
+        pytest.skip("the sample data lack stories260k: it is huggingface.co/karpathy/tinyllamas")
+    (tmp_path / "a.txt").write_text("Once upon a time there was a fox. " * 50, encoding="utf-8")
+    wishes = {"data": [str(tmp_path / "a.txt")], "tokenizer": str(model), "out": tmp_path / "out"}
+    result = command.run(Prepare.create(**wishes))
+    assert result.vocabulary == 512 and result.train_tokens > 0
+    assert command.run(Prepare.create(**wishes)).megabytes_per_second == 0, "done before"
+    with pytest.raises(TokenizerError, match="--vocabulary 600 does not fit"):
+        command.run(Prepare.create(**wishes | {"out": tmp_path / "other", "vocabulary": 600}))
+    with pytest.raises(TokenizerError, match="'bpee' is neither a tokenizer nor a path"):
+        command.run(Prepare.create(**wishes | {"out": tmp_path / "other", "tokenizer": "bpee"}))

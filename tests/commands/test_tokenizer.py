@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from groundup import cli, tokens
+from groundup.checkpoint import opening
 from groundup.commands import tokenizer as command
 from groundup.errors import DataError, SettingsError, TokenizerError
 from groundup.settings import TokenizerDecode, TokenizerEncode, TokenizerShow, TokenizerTrain
@@ -159,3 +160,23 @@ def test_gpt2_by_name(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = command.show_pieces(TokenizerShow.create(text="Akwirw ier"))
     assert result.pieces == ["Ak", "w", "ir", "w", "·", "ier"]
     assert result.ids == [33901, 86, 343, 86, 220, 959]
+
+
+@pytest.fixture
+def stories(data_dir: Path) -> str:
+    if not (data_dir / "stories260k").is_dir():
+        pytest.skip("the sample data lack stories260k: it is huggingface.co/karpathy/tinyllamas")
+    return str(data_dir / "stories260k" / "stories260K.bin")
+
+
+def test_the_tokenizer_of_a_model_from_elsewhere(
+    stories: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GROUNDUP_DATA", str(data_dir))
+    expected = opening.open_any(stories).tokenizer.encode("Once upon a time")
+    for name in (stories, "stories260k"):
+        assert command.encode(TokenizerEncode.create(tokenizer=name, text="Once upon a time")).ids == expected
+        assert command.decode(TokenizerDecode.create(tokenizer=name, ids=expected)).text == "Once upon a time"
+    assert cli.main(["tokenizer", "show", "stories260k", "--text", "Once"]) == 0
+    with pytest.raises(TokenizerError, match="nowhere"):
+        command.choose("nowhere")

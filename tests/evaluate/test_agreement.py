@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from groundup.errors import ModelError
-from groundup.evaluate.agreement import KL, RELATIVE, TOP1, Agreement, compare, near_enough, same_weights, together
+from groundup.evaluate.agreement import (
+    KL,
+    RELATIVE,
+    SAID,
+    TOP1,
+    Agreement,
+    compare,
+    near_enough,
+    same_weights,
+    together,
+)
+from groundup.model import ModelConfig, build
 
 
 def logs(*rows: list[float]) -> torch.Tensor:
@@ -51,6 +62,7 @@ def test_many_positions_are_those_computed_one_by_one():
     parts = together([compare(ours[:10], theirs[:10]), compare(ours[10:], theirs[10:])])
     assert parts.positions == 37 and parts.largest == found.largest
     assert (parts.top1, parts.kl) == (pytest.approx(found.top1), pytest.approx(found.kl))
+    assert found.said == pytest.approx(float((p * (p / p.mean(0)).log()).sum(-1).mean()), rel=1e-9)
     assert parts.relative >= found.relative  # each part is measured by its own largest logit
 
 
@@ -89,10 +101,41 @@ def test_bounds_are_reached_exactly():
     assert same_weights(Agreement(1, 1.0, 1.0, RELATIVE, 0.0))
     assert not same_weights(Agreement(1, 1.0, 1.0, RELATIVE * 1.01, 0.0))
     for dtype, least in TOP1.items():
-        assert near_enough(Agreement(100, least, 9.0, 9.0, 9.0), dtype)
-        assert not near_enough(Agreement(100, least - 0.01, 9.0, 9.0, 0.0), dtype)
+        assert near_enough(Agreement(100, least, 9.0, 9.0, 0.0, 2.0), dtype)
+        assert not near_enough(Agreement(100, least - 0.01, 9.0, 9.0, 0.0, 2.0), dtype)
     for dtype, most in KL.items():
-        assert near_enough(Agreement(100, 0.0, 9.0, 9.0, most), dtype)
-        assert not near_enough(Agreement(100, 1.0, 9.0, 9.0, most * 1.01), dtype)
-        assert not near_enough(Agreement(100, 1.0, 9.0, 9.0, float("nan")), dtype)
-    assert near_enough(Agreement(1, 0.0, 9.0, 9.0, 9.0), "q4_0") is None
+        assert near_enough(Agreement(100, TOP1.get(dtype, 0.0), 9.0, 9.0, 2 * most, 2.0), dtype)
+        assert not near_enough(Agreement(100, 1.0, 9.0, 9.0, 2.02 * most, 2.0), dtype)
+        assert near_enough(Agreement(100, 1.0, 9.0, 9.0, math.nan, 2.0), dtype) is False
+        assert near_enough(Agreement(100, 1.0, 9.0, 9.0, 0.0), dtype) is False, "what the model says is not known"
+        assert near_enough(Agreement(100, 1.0, 9.0, 9.0, math.nan, 0.0), dtype) is False
+        assert near_enough(Agreement(100, 1.0, 9.0, 9.0, 5.0, 0.0), dtype) is False, "theirs says what ours does not"
+        assert near_enough(Agreement(100, 1.0, 9.0, 9.0, 0.0, SAID / 2), dtype) is None
+    assert near_enough(Agreement(1, 0.0, 9.0, 9.0, 9.0, 2.0), "q4_0") is None
+
+
+def test_what_a_model_says_by_hand():
+    """Two positions, each sure of another id: their mean is 1/2 1/2, which says ln 2 nats less than either."""
+    sure = torch.tensor([[30.0, 0.0], [0.0, 30.0]])
+    assert compare(sure, sure).said == pytest.approx(math.log(2), rel=1e-6)
+    same = torch.tensor([[3.0, 0.0], [3.0, 0.0]])
+    assert compare(same, same).said == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+def test_a_damaged_file_of_a_barely_trained_model_fails(family: str):
+    """All matrices of all blocks zeroed, where no position moves by the 0.02 nats that suit a trained model."""
+    config = ModelConfig(family=family, vocabulary=290, context=48, width=64, layers=2, heads=4, tie=True)
+    model, damaged, rounded = (build(config, seed=6).eval() for _ in range(3))
+    for name, parameter in damaged.named_parameters():
+        if name.startswith("blocks.") and parameter.dim() == 2:
+            parameter.data.zero_()
+    rounded.bfloat16().float()
+    ids = torch.randint(290, (12, 48), generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        ours, theirs, near = (one(ids).flatten(0, 1) for one in (model, damaged, rounded))
+    lost, kept = compare(ours, theirs), compare(ours, near)
+    assert lost.kl < 0.02 and lost.said > 1e-3
+    for dtype in KL:
+        assert near_enough(lost, dtype) is False
+    assert near_enough(kept, "bf16") is True and near_enough(kept, "q8_0") is True

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.checkpoint import openai
+from groundup.checkpoint import folder, openai
 from groundup.checkpoint.bundle import LARGEST_INDEX, MAGIC, Bundle
+from groundup.commands import importing
 from groundup.errors import CheckpointError, TokenizerError
+from groundup.settings import Import
 
 google_crc32c = pytest.importorskip("google_crc32c", reason="pip install 'groundup[openai]'")
 
@@ -307,12 +309,12 @@ SHAPES = {
 
 
 def gpt2(folder: Path, shapes: dict[str, tuple[int, ...]], types: dict[str, int] | None = None) -> Path:
-    """A model of one layer with zeros for weights; `types` other than fp32 (4 bytes each) by name."""
+    """A model of one layer with zeros for weights; `types` other than fp32 (4 bytes; float64 has 8) by name."""
     folder.mkdir()
     rows, start = [item(b"", header())], 0
     for name, sizes in sorted(shapes.items()):
-        size = 4 * torch.Size(sizes).numel()
         dtype = (types or {}).get(name, 1)
+        size = (8 if dtype == 2 else 4) * torch.Size(sizes).numel()
         row = entry(sizes, dtype=dtype, offset=start, size=size, crc=checksum(bytes(size)))
         rows.append(item(name.encode(), row))
         start += size
@@ -354,6 +356,16 @@ def test_a_model_with_other_arrays_is_refused(tmp_path, frugal, changes, words):
     folder = gpt2(tmp_path / "gpt2", model(changes))
     with frugal(), pytest.raises(CheckpointError, match=words):
         openai.open_source(folder)
+
+
+@pytest.mark.parametrize("name", ["model/ln_f/g", "model/wte"])
+def test_numbers_of_eight_bytes_are_read_as_four(tmp_path, name):
+    """Networks here have no float64: the folder written says float32, and the person is told."""
+    place = gpt2(tmp_path / "gpt2", model({}), {name: 2})
+    assert openai.open_source(place).weights.read(openai.hugging_face(name)).dtype == torch.float32
+    result = importing.run(Import(source=str(place), out=tmp_path / "out"))
+    assert result.dtype == "float32" and result.changed[-1] == "numbers: float64 there, float32 here"
+    assert folder.load(place).model.config == folder.load(tmp_path / "out").model.config
 
 
 @pytest.mark.parametrize("kind", [3, 7, 10, 10**9])

@@ -13,8 +13,8 @@ from groundup.checkpoint.gguf.read import open_source
 from groundup.checkpoint.source import fill
 from groundup.errors import CheckpointError
 
-U8, U32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10
-LETTERS = {U8: "B", U32: "I", F32: "f", BOOL: "B", U64: "Q"}
+U8, U32, I32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 5, 6, 7, 8, 9, 10
+LETTERS = {U8: "B", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q"}
 ALPHABET = sorted(ByteLevel.alphabet())  # 256 tokens, one for each byte
 
 
@@ -108,6 +108,11 @@ def array(kind: int, count: int, raw: bytes = b"") -> bytes:
     return text("many") + struct.pack("<IIQ", ARRAY, kind, count) + raw
 
 
+def typed(kinds: list[int]) -> bytes:
+    """tokenizer.ggml.token_type, raw."""
+    return struct.pack("<IQ", I32, len(kinds)) + struct.pack(f"<{len(kinds)}i", *kinds)
+
+
 def off(offset: int) -> dict[str, bytes]:
     return {"output_norm.weight": info("output_norm.weight", (4,), 0, offset)}
 
@@ -154,7 +159,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "2**31 dimensions": (made(infos={"x": text("x") + struct.pack("<I", 2**31)}), "2,147,483,648 dimensions"),
     "an unknown tensor type": (made(infos=sized(4, kind=999)), "unknown type 999"),
     "a type that was given up": (made(infos=sized(4, kind=4)), "unknown type 4"),
-    "a type that is not read": (made(infos=sized(256, kind=16)), "IQ2_XXS"),
+    "a type that is not read": (made(infos=sized(256, kind=41)), "Q1_0"),
     "rows that are no whole blocks": (made(infos=sized(4, kind=8)), "Q8_0 stores 32 at a time"),
     "a tensor's name of 2**20 bytes": (made(infos={"x": text("x" * 2**20)}), "at most 64"),
     "a tensor twice": (made(infos={"x": info("output_norm.weight", (4,))}), "stands twice"),
@@ -181,6 +186,17 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "experts": (made({"llama.expert_count": (U32, 8)}), "llama.expert_count is 8"),
     "a key from nowhere": (made({"llama.warp_factor": (U32, 9)}), "llama.warp_factor is 9"),
     "one of three files": (made({"split.count": (U32, 3)}), "split.count is 3"),
+    "a key of 1 MB from nowhere": (made(more=entry("llama." + "\x1b" * 999_000, U32, 9)), "llama. is 9"),
+    # vocabularies
+    "types of -1": (made({"tokenizer.ggml.token_type": (ARRAY, typed([-1] * 257))}), "token_type holds -1"),
+    "types of 7": (made({"tokenizer.ggml.token_type": (ARRAY, typed([1] * 256 + [7]))}), "token_type holds 7"),
+    "a switch in words": (made({"tokenizer.ggml.add_bos_token": (STRING, "no")}), "add_bos_token is 'no'"),
+    "a switch as a number": (made({"tokenizer.ggml.add_eos_token": (U32, 0)}), "add_eos_token is 0"),
+    "a template that is a number": (made({"tokenizer.chat_template": (U32, 7)}), "chat_template is 7, not text"),
+    "a template in pieces": (made({"tokenizer.chat_template": (ARRAY, ["a", "b"])}), "chat_template is ['a', 'b']"),
+    "an end that is no id": (made({"tokenizer.ggml.eos_token_id": (U32, 257)}), "eos_token_id is 257, and its ids are"),
+    "a start that is no id": (made({"tokenizer.ggml.bos_token_id": (U32, 2**31)}), "bos_token_id is 2147483648"),
+    "a pre-tokenizer of 1 MB": (made({"tokenizer.ggml.pre": (STRING, "x" * 999_000)}), "...xxx"),
     "a tensor from nowhere": (
         made({}, {"blk.0.ffn_up.weight": info("blk.0.../../x.weight", (4, 6))}),
         "blk.0.../../x.weight",
@@ -196,6 +212,7 @@ def test_is_refused_with_words(content, words, tmp_path, frugal):
         open_source(path)
     assert words in str(caught.value)
     assert str(path) in str(caught.value) and caught.value.fix
+    assert len(str(caught.value)) < 1000 and caught.value.what.isprintable()
 
 
 def test_the_file_that_the_others_are_made_from_opens(tmp_path):
@@ -254,6 +271,22 @@ def test_values_that_are_there_but_would_fill_the_memory(make, tmp_path, frugal)
     path.write_bytes(made(more=make()))
     with frugal(), pytest.raises(CheckpointError, match="of memory"):
         open_source(path)
+
+
+def test_an_architecture_is_named_before_its_vocabulary_is_read(tmp_path, frugal):
+    """Gemma's 262,144 tokens with their merges may be more than a header may take here; that is not what is wrong."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(made({"general.architecture": (STRING, "gemma3")}, more=FILLING["strings"]()))
+    with frugal(), pytest.raises(CheckpointError, match="unsupported general.architecture 'gemma3'"):
+        open_source(path)
+
+
+def test_no_control_character_of_a_file_reaches_its_card(tmp_path):
+    path = tmp_path / "model.gguf"
+    name, licence = "tiny\x1b[2J \u202eedoc", "\x1b]0;owned\x07MIT\r\n"
+    path.write_bytes(made({"general.name": (STRING, name), "general.license": (STRING, licence)}))
+    card = open_source(path).card
+    assert (card["name"], card["licence"]) == ("tiny[2J edoc", "]0;ownedMIT")
 
 
 def test_a_folder_a_missing_file_and_a_dangling_link(tmp_path: Path):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from groundup import tokens
 from groundup.checkpoint import folder, huggingface
 from groundup.checkpoint.names import hf_config, to_hf
-from groundup.errors import CheckpointError
+from groundup.errors import CheckpointError, TokenizerError
 from groundup.model import build
 from groundup.model.config import ModelConfig
 
@@ -80,6 +80,9 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "nine lengths": (safetensors(norm(shape=[8] + [1] * 8)), "has the shape"),
     "a hundred thousand lengths": (safetensors(norm(shape=[2] * 100_000)), "has the shape"),
     "2^62 by 2^62 numbers": (safetensors(norm(shape=[2**62, 2**62])), "needs .* bytes, data_offsets give 32"),
+    "10^4000 by 10^4000 numbers": (safetensors(norm(shape=[10**4000, 10**4000])), "has the shape"),
+    "2^63 numbers": (safetensors(norm(shape=[2**63])), r"has the shape \[9223372036854775808\]"),
+    "offsets of 4,000 digits": (safetensors(norm(data_offsets=[0, 10**4000])), "has the data_offsets"),
     "fewer bytes than the shape": (safetensors(norm(shape=[9])), "needs 36 bytes, data_offsets give 32"),
     "more bytes than the shape": (safetensors(norm(shape=[7])), "needs 28 bytes, data_offsets give 32"),
     "negative offsets": (safetensors(norm(data_offsets=[-32, 0])), r"has the data_offsets \[-32, 0\]"),
@@ -170,11 +173,26 @@ def test_a_lying_index(place, frugal, index, message):
         folder.load(place)
 
 
-@pytest.mark.parametrize("name", ["config.json", huggingface.WEIGHTS])
+CONFIGURING = ["special_tokens_map.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
+VOCABULARIES = ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", huggingface.WEIGHTS, huggingface.CARD, "README.md", "hashes.json", *VOCABULARIES, *CONFIGURING],
+)
 def test_a_link_out_of_the_folder(place, frugal, name):
+    if name in VOCABULARIES[1:]:  # which count where there is no tokenizer.json
+        (place / "tokenizer.json").unlink()
+        for other in VOCABULARIES[1:3]:
+            (place / other).write_text("{}", encoding="utf-8")
+    if not (place / name).exists():
+        (place / name).write_text("{}", encoding="utf-8")
+    if name == "tokenizer.model":
+        (place / "merges.txt").unlink()
     (place / name).rename(place.parent / name)
     (place / name).symlink_to(place.parent / name)
-    with frugal(), pytest.raises(CheckpointError, match=f"names a file outside of it: '{name}'"):
+    with frugal(), pytest.raises((CheckpointError, TokenizerError), match=f"names a file outside of it: '{name}'"):
         folder.load(place)
 
 

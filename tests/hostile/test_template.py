@@ -14,6 +14,11 @@ def grow(start, step, then=""):
     return GROW.replace("START", start).replace("STEP", step) + then
 
 
+# 5,000 namespaces that hold the one or the other of two lists of equal numbers
+BEHIND = (
+    "{% set a = range(30000) | list %}{% set n = namespace(x=a) %}{% set m = namespace(x=range(30000) | list) %}"
+    + ("{% set l = [n, m] * 2500 %}")
+)
 ENDLESS = {
     "nested loops": "{% for a in range(90000) %}" * 6 + "x" + "{% endfor %}" * 6,
     "empty nested loops": "{% for a in range(90000) %}" * 3 + "{% endfor %}" * 3,
@@ -27,6 +32,20 @@ ENDLESS = {
     "comparing namespaces": "{% set a = namespace(x=1) %}{% set b = namespace(x=1) %}" + (
         "{% set a = namespace(x=[a, a]) %}{% set b = namespace(x=[b, b]) %}" * 60
     ) + "{{ a == b }}{% for i in range(90000) %}{% for i in range(90000) %}{{ a == b }}{% endfor %}{% endfor %}",
+    "searching backwards": "{% set a = 'a' * 400000 %}{% set b = 'ab' + 'a' * 200000 %}{{ a.rfind(b) }}",
+    "splitting backwards": "{% set a = 'a' * 400000 %}{% set b = 'ab' + 'a' * 200000 %}{{ a.rsplit(b) }}",
+    "parting backwards": "{% set a = 'a' * 400000 %}{% set b = 'ab' + 'a' * 200000 %}{{ a.rpartition(b) }}",
+    "looking in a range": "{% set r = range(100000) %}{% for i in range(5000) %}{{ 0.5 in r }}{% endfor %}",
+    "testing in a range": "{% set r = range(100000) %}{% for i in range(5000) %}{{ 0.5 is in(r) }}{% endfor %}",
+    "looking in an iterator": BEHIND + "{{ a in (l | map(attribute='x')) }}",
+    "sorting behind a name": BEHIND + "{{ l | sort(attribute='x') }}",
+    "extremes behind a name": BEHIND + "{{ l | max(attribute='x') }}",
+    "differences of keys": "{% set d = {" + ",".join(f"{key}:1" for key in range(2000)) + "} %}" + (
+        "{% for i in range(90000) %}{% set x = d.keys() - d.keys() %}{% endfor %}"
+    ),
+    "letters' case": "{% set s = 'a' * 4000000 %}{% for i in range(9000) %}{{ s is lower }}{% endfor %}",
+    "numbers of one hash": "{% set t %}{% for i in range(20000) %}{{ i * (2**61 - 1) }} {% endfor %}{% endset %}"
+                           "{{ t.split() | map('int') | unique | list | length }}",
     "a macro in loops": "{% macro m() %}{% for i in range(90000) %}x{% endfor %}{% endmacro %}" + "{{ m() }}" * 99,
 }  # fmt: skip
 GROWING = {
@@ -57,6 +76,14 @@ GROWING = {
     "a shift by rounding": "{{ 1 | round(-10**9) }}",
     "hexadecimal": "{{ ('f' * 4000000) | int(0, 16) }}",
     "long output": "{% set s = 'a' * 1000000 %}{% for i in range(90000) %}{{ s }}{% endfor %}",
+    "splitting once": "{% set s = 'abc' * 2600000 %}{{ s.split('a') | length }}",
+    "splitting into words": "{% set s = 'Ā ' * 3900000 %}{{ s.split() | length }}",
+    "splitting into lines": "{% set s = 'Ā\n' * 3900000 %}{{ s.splitlines() | length }}",
+    "indenting lines": "{% set s = 'Ā\n' * 3900000 %}{{ s | indent | length }}",
+    "titles": "{% set s = 'Ā-' * 1250000 %}{{ s | title | length }}",
+    "sorting copies": "{% set n = namespace(x='a' * 400000) %}{{ ([n] * 1000) | sort(attribute='x') | length }}",
+    "the case of a printed list": "{% set s = '\U000e0001' * 1000000 %}{{ ([s] * 6) is lower }}",
+    "formatting": "{% set s = 'a' * 1000000 %}{{ '%s%s%s%s%s%s%s%s%s' | format(s, s, s, s, s, s, s, s, s) }}",
     "captured output": "{% set s = 'a' * 999999 %}{% set t %}{% for i in range(9999) %}{{ s }}{% endfor %}{% endset %}",
     "a list printed": "{% set s = ['\x01' * 1000000] %}{% for i in range(90000) %}{{ s }}{% endfor %}",
     "splitting": "{% set s = 'a' * 1000000 %}{% for i in range(999) %}{% set ns = s.split('a') %}{% endfor %}",
@@ -71,7 +98,7 @@ GROWING = {
                                    "{% macro b() %}{{ a() }}{{ a() }}{% endmacro %}{{ a() }}",
     "a caller that calls": "{% macro m() %}{{ caller() }}{% endmacro %}"
                            "{% call m() %}{% call m() %}x{% endcall %}{% endcall %}"
-                           "{% macro r() %}{% call r() %}{% endcall %}{% endmacro %}{{ r() }}",
+                           "{% macro r() %}{% set x = caller %}{% call r() %}{% endcall %}{% endmacro %}{{ r() }}",
 }  # fmt: skip
 REACHING = {
     "class": "{{ ''.__class__ }}",
@@ -90,6 +117,14 @@ REACHING = {
     "format by item": "{{ ''['format'] }}",
     "percent": "{{ '%099999999d' % 1 }}",
     "format filter": "{{ '%099999999d' | format(1) }}",
+    "format filter's width": "{{ '%9999999999s' | format('a') }}",
+    "format filter's precision": "{{ '%.999999999f' | format(1) }}",
+    "format filter's star": "{{ '%*d' | format(999999999, 1) }}",
+    "format filter's letters": "{{ '%r' | format(messages) }}",
+    "percent by odd": "{{ '%0999999999d' is odd }}",
+    "percent by even": "{{ '%0999999999d' is even }}",
+    "percent by divisibleby": "{{ '%0999999999d' is divisibleby(3) }}",
+    "rounding text": "{{ 'a' | round(9, 'floor') }}",
     "format width": "{{ '{:>999999999}'.format(1) }}",
     "center": "{{ 'a' | center(10**9) }}",
     "center method": "{{ 'a'.center(10**9) }}",

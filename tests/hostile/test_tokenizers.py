@@ -180,7 +180,31 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "a role without a token": ({"bos_token": "<absent>"}, "bos_token '<absent>', which is no token"),
     "a begin token without a name": ({"add_bos_token": True, "bos_token": None}, "add_bos_token = true without"),
     "tokens that the vocabulary lacks": ({"additional_special_tokens": ["<x>"]}, "'<x>', a token of its config"),
-    "other tokens": ({"added_tokens_decoder": {"900": {"content": "<y>"}}}, "'<y>', a token of its config"),
+    "other tokens": (
+        {"added_tokens_decoder": {"900": {"content": "<y>", "special": True}}},
+        "'<y>', a token of its config",
+    ),
+    "a token under another id": (
+        {"added_tokens_decoder": {"900": {"content": "<s>", "special": True}}},
+        "'<s>' has the id 259, and 900 in its config(.|\n)*of one tokenizer",
+    ),
+    "a table without ids": ({"added_tokens_decoder": {"x": {"content": "<s>"}}}, "is not a tokenizer.json"),
+    "an end that is text": ({"eos_token_id": "x"}, "eos_token_id is 'x'(.|\n)*it should be an id or a list of ids"),
+    "ends that are texts": ({"eos_token_id": [259, "x"]}, r"eos_token_id is \[259, 'x'\]"),
+    "an end that is true": ({"eos_token_id": True}, "eos_token_id is True"),
+    "no in a word": ({"add_bos_token": "no"}, "add_bos_token is 'no'(.|\n)*it should be true or false"),
+    "a number for no": ({"add_eos_token": 0}, "add_eos_token is 0"),
+    "a role that is a number": ({"eos_token": 259}, "eos_token is 259(.|\n)*it should be the text of a token"),
+    "a million ends": ({"eos_token_id": ["x"] * 10**6}, r"eos_token_id is \['x', 'x'.{60,80}\n"),
+    "a template that is a dict": (
+        {"chat_template": {"default": "x"}},
+        "a chat_template that is a dict, not text(.|\n)*give Jinja text",
+    ),
+    "templates without a default": (
+        {"chat_template": [{"name": "rag", "template": "x"}, {"name": "tools", "template": "y"}]},
+        r"2 chat templates \(rag, tools\), none of them named default(.|\n)*chat_template.jinja",
+    ),
+    "templates without a name": ({"chat_template": [{"template": "x"}]}, "is not a tokenizer.json"),
     "tokens that are a number": ({"additional_special_tokens": 5}, "is not a tokenizer.json"),
     "a template that is a number": ({"chat_template": 5}, "a chat_template that is a int"),
     "a template without end": ({"chat_template": "x" * (1 << 21)}, "the chat template has 2,097,152 characters"),
@@ -308,6 +332,10 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "white space removed": (lambda: model(normalizer=field(4, 1)), "remove_extra_whitespaces"),
     "spaces kept": (lambda: model(normalizer=field(5, 0)), "escape_whitespaces"),
     "spaces behind": (lambda: model(trainer=field(24, 1)), "treat_whitespace_as_suffix"),
+    "a symbol of a user": (
+        lambda: field(1, field(1, b"<mask>") + field(3, 4)) + model(),
+        "the user-defined symbol '<mask>' beside a space before every text",
+    ),
 }
 
 

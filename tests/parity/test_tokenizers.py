@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from groundup import tokens
-from groundup.tokens import adopted, bpe, sentencepiece
+from groundup.text import files, read
+from groundup.tokens import adopted, bpe, prepare, sentencepiece
+from groundup.tokens.shards import Shards
 
 HARD = (
     "Hello  world\n\n\t é e\u0301 我們說 नमस्ते \U0001f600\U0001f468\u200d\U0001f469 \x00\x01\x1c\x7f\u200b\u2028 it's"
@@ -184,6 +187,50 @@ def test_a_name_alone_may_be_allowed(family: Family) -> None:
     ids = family.ours.encode(f"a{''.join(others)}b{one}c", special=[one])
     assert ids.count(family.ours.special[one]) == 1
     assert not {family.ours.special[name] for name in others} & {*ids}
+
+
+# texts that come in pieces
+
+
+@pytest.fixture
+def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of some hundred characters instead of a million."""
+    monkeypatch.setattr(files, "BLOCK", 300)
+
+
+def in_pieces(ours: tokens.Tokenizer, text: str, folder: Path) -> None:
+    """The ids of a file, read piece by piece, in memory and as shards, are those of the whole text."""
+    (folder / "a.txt").write_text(text, encoding="utf-8", newline="")
+    sources = read.sources([str(folder / "a.txt")])
+    assert len([*sources[0].pieces()]) > 20
+    whole = ours.start + ours.encode(text)
+    assert prepare.tokenize(sources, ours).ids.tolist() == whole
+    made = prepare.prepare(sources, ours, folder / "out", validation=0)
+    assert Shards.open(made.train).tokens.tolist() == whole
+
+
+@pytest.mark.usefixtures("many_pieces")
+def test_pieces_give_the_ids_of_the_whole(family: Family, data_dir: Path, tmp_path: Path) -> None:
+    story = (data_dir / "text" / "the-verdict.txt").read_text(encoding="utf-8")
+    in_pieces(family.ours, HARD * 20 + story + "in 1234 we'd\r\n\r\n 5678 " * 200, tmp_path)
+
+
+@pytest.mark.usefixtures("many_pieces")
+@pytest.mark.parametrize("scheme", ["normalizers", "first", "always"])
+def test_pieces_get_no_space_of_their_own(scheme: str, spm: tuple[Any, Any], data_dir: Path, tmp_path: Path) -> None:
+    """SentencePiece puts one before a text, not before each of its pieces; behind an added token as ever."""
+    document = spm[1]._form(spm[1].special)
+    if scheme != "normalizers":
+        document["normalizer"], split = None, {"prepend_scheme": scheme, "split": False}
+        document["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", **split}
+    document["added_tokens"] = [*document["added_tokens"], {"id": 700, "content": "<x>", "special": False}]
+    ours = adopted.from_document(document, source="a document")
+    story = (data_dir / "text" / "the-verdict.txt").read_text(encoding="utf-8")
+    text = "the cat sat <x>on\nthe mat\t" * 100 + story
+    in_pieces(ours, text, tmp_path)
+    again = pickle.loads(pickle.dumps(ours))
+    rests = [again.encode_array(part, goes_on=part != "the cat").tolist() for part in ("the cat", " s<x>at")]
+    assert sum(rests, []) == ours.encode("the cat s<x>at")
 
 
 # SentencePiece

@@ -1,6 +1,7 @@
 """`pretrain --from`: the network and tokenizer of another model, trained on as if it had always been ours."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from groundup.journal import Journal
 from groundup.model.config import ModelConfig
 from groundup.settings import Evaluate, Pretrain, read_toml
 from groundup.stages import pretrain
-from groundup.stages.start import Start
+from groundup.stages.start import Start, tokenizer_of, weights_hash
 from groundup.tokens import prepare
 from groundup.train import loop, plan
 
@@ -224,3 +225,60 @@ def test_it_goes_on_gently_and_with_rows_that_fit(base, text, tmp_path):
     long = Start(ModelConfig(family="llama", vocabulary=3, context=131_072, width=4, layers=1, heads=1), tokenizer)
     assert (long.seen(None).context, long.seen(4096).context) == (1024, 4096)
     assert replace(long, tokenizer=None).seen(None).context == 131_072
+
+
+def test_what_a_settings_file_says_of_the_network_gives_way_to_from(base, text, tmp_path, capsys):
+    """`--config cpu --from X`: the person gave no --size; their own flags are refused as before."""
+    found = Pretrain.create(config="cpu", from_model=str(base), data=[str(text)])
+    assert "size" not in found.model_fields_set and (found.batch, found.optimizer) == (16, "muon")
+    assert "of --config not used: size, family" in capsys.readouterr().err
+    pretrain.run(asked(base, text, tmp_path / "run", config="cpu", minutes=None, context=8, steps=1))
+    with pytest.raises(SettingsError, match="leave --size out"):
+        pretrain.run(asked(base, text, tmp_path / "no", config="cpu", size="3m"))
+    Pretrain.create(config="cpu")
+    capsys.readouterr()
+    assert Pretrain.create(config="cpu").size == "3m" and not capsys.readouterr().err
+
+
+def test_added_tokens_are_told(base, text, tmp_path, capsys):
+    """A comma makes one token of two, and one that is there is not added: both are seen before the run begins."""
+    pretrain.run(asked(base, text, tmp_path / "a", steps=1, add_tokens=["<a>,<b>"]))
+    assert "added tokens: '<a>,<b>'\n" in capsys.readouterr().err
+    pretrain.run(asked(tmp_path / "a", text, tmp_path / "b", steps=1, add_tokens=["<a>,<b>"]))
+    assert "added tokens: none; already there: '<a>,<b>'\n" in capsys.readouterr().err
+
+
+def test_too_long_a_context_is_refused_before_the_text_is_read(base, tmp_path):
+    with pytest.raises(SettingsError, match="--context 32 is more than the model's context of 16"):
+        pretrain.run(asked(base, tmp_path / "no such text", tmp_path / "run", context=32))
+
+
+def test_the_hash_is_of_the_files_that_are_opened(base, tmp_path):
+    """What lies beside the weights, a trainer's notes or a second set, changes nothing."""
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    (copy / "training_args.bin").write_bytes(b"notes")
+    (copy / "pytorch_model.bin").write_bytes(b"the same as pickles")
+    assert weights_hash(copy) == hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    listed = ""
+    for name in names:
+        (shards / name).write_bytes(name.encode())
+        listed += f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n"
+    (shards / "other.safetensors").write_bytes(b"beside")
+    index = {"weight_map": dict(zip(("b", "a", "c"), (names[1], names[0], names[1]), strict=True))}
+    (shards / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert weights_hash(shards) == hashlib.sha256(listed.encode()).hexdigest()
+
+
+def test_a_new_network_may_have_the_tokenizer_of_a_model_from_elsewhere(data_dir, tmp_path):
+    model = data_dir / "stories260k" / "stories260K.bin"
+    if not model.is_file():
+        pytest.skip("the sample data lack stories260k: it is huggingface.co/karpathy/tinyllamas")
+    (tmp_path / "text.txt").write_text(FIRST, encoding="utf-8")
+    settings = SHAPE | RUN | {"tokenizer": str(model), "steps": 1}
+    pretrain.run(Pretrain.create(data=[str(tmp_path / "text.txt")], out=tmp_path / "run", **settings))
+    assert folder.load(tmp_path / "run").tokenizer.vocabulary == 512
+    assert tokenizer_of("bpe") is None and tokenizer_of(str(tmp_path / "text.txt")) is None

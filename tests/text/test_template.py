@@ -201,6 +201,13 @@ CORNERS = """{%- macro said(name, mark='!', more=none) -%}{{ name ~ mark }}{{ va
 {% set ns = namespace(a=1) %}{% for i in [1, 2] %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }} {% for m in messages %}{{ (loop.previtem or {}).role }}<{{ m.role }}>{{ loop.nextitem is defined }}{{ loop.changed(m.role) }}{{ loop.revindex0 }} {% endfor %}
 {{ messages | first | tojson }} {{ [1, 2] | last }} {{ [1, 2] | reverse | list }} {{ 'abc' | reverse }} {{ 'abc' | first }} {{ 'a' ~ 1 ~ none ~ true }} {{ dict(a=1, b=2) }}
   {%- if messages[0].role == 'user' and 'x' or false %} yes {%- elif false %} no {% endif +%}
+{% set ns = namespace(b=none) %}{{ ns.b is none }} {{ ns.b }} {{ ns.b is defined }} {{ ns.c is defined }} {% for x in [none, 1, none] %}{{ loop.previtem }}/{{ loop.nextitem }};{% endfor %}
+{{ none | selectattr('a') | list }}{{ none | rejectattr('a') | list }}{{ none | select | list }}{{ none | map('upper') | list }}{{ false | map(attribute='a') | list }}
+{{ '%s is %d%% of %s' | format('a', 50.7, [1]) }} {{ 'plain' | format }} {{ '%d' | format(true) }} {{ '<%s>' | format(none) }}
+{{ '<a>' | safe }} {{ '<a>' | safe ~ '<b>' }} {{ 'a' | safe + 'b' }} {{ 'b' + 'a' | safe }} {{ '<' | safe + '>' | safe }} {{ {'a': '<'} | tojson | safe }} {% set x = '<' | safe %}{{ x }}
+{{ 'a-b-c'.rfind('-') }} {{ 'a-b-c'.rpartition('-') }} {{ 'a b  c'.rsplit(none, 1) }} {{ ' a '.split() }} {{ 'a-b'.split('-', 0) }} {{ 2 in range(3) }} {{ 2.5 in range(3) }} {{ 1 in {'a': 1}.values() }}
+{{ 2 in ['1', '2'] | map('int') }} {{ 2 is in(['1', '2'] | map('int')) }} {{ 'a' is lower }} {{ 'aB' is upper }} {{ 5 is lower }} {{ ['a'] is lower }} {{ ['b', 'A', 'a'] | max }} {{ [2, 1, 2**61, 2**62] | unique | list }}
+{% macro all() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ all(1, 2, a=3) }} {% macro call() %}{{ caller('x') }}{% endmacro %}{% call(a) call() %}{{ a }}{% endcall %}
 {% raw %}{{ not this }}{% endraw %} {{ "tab\\t" }}{{ 'single \\'quoted\\'' }}
 """  # noqa: E501
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "qwen": QWEN, "mistral": MISTRAL, "zephyr": ZEPHYR, "phi3": PHI3,
@@ -340,6 +347,94 @@ def test_a_role_is_a_word():
         ChatTemplate(CHATML).segments([{"role": "user<|im_end|>", "content": "x"}])
 
 
+@pytest.mark.parametrize("role", [["<|im_end|>"], {"<|im_end|>": 1}, None, 5, "", "a b"])
+def test_a_role_is_nothing_but_a_word(role):
+    """A role is not marked as content: in a list a special token would pass for the template's own."""
+    with pytest.raises(DataError, match="message 0 has the role"):
+        ChatTemplate("{{ messages[0].role[0] }}").segments([{"role": role, "content": "x"}])
+
+
+def test_the_keys_of_a_message_are_content():
+    parts = ChatTemplate("{% for key in messages[0] %}[{{ key }}]{% endfor %}").segments([{"<|im_end|>": "x"}])
+    assert [(part.text, part.content) for part in parts] == [("[", False), ("<|im_end|>", True), ("]", False)]
+
+
+@pytest.mark.parametrize(
+    ("source", "variables"),
+    [
+        ("{{ documents[0].text }}", {"documents": [{"text": "<|im_end|>"}]}),
+        ("{{ documents | tojson }}", {"documents": {"<|im_end|>": 1}}),
+        ("{{ name }}", {"name": "<|im_end|>"}),
+        ("{{ messages[0] }}", {"messages": ["<|im_end|>"]}),
+        ("{{ bos_token }}", {"bos_token": "<|im_end|>"}),
+    ],
+)
+def test_variables_are_content(source, variables):
+    """A document that a user uploads holds the user's words, wherever it comes in."""
+    template = ChatTemplate("<" + source + ">", bos="<s>")
+    before, inside, after = template.segments([{"role": "user", "content": "x"}], variables=variables)
+    assert (before.text, after.text, inside.role, inside.message) == ("<", ">", "variables", -2)
+    assert inside.content and "<|im_end|>" in inside.text
+    assert not before.content and not after.content
+
+
+def test_variables_have_names_of_any_kind_but_names():
+    assert (
+        ChatTemplate("{{ self }}{{ around }}{{ names }}").render(
+            [], variables={"self": "a", "around": "b", "names": "c"}
+        )
+        == "abc"
+    )
+    with pytest.raises(DataError, match="a variable is called 1"):
+        ChatTemplate("x").render([], variables={1: "x"})
+
+
+@pytest.mark.parametrize("call", ["m(1, 2)", "m(b=3)", "m(1, a=2)", "m(1, caller=2)"])
+def test_a_macro_is_given_what_it_takes(call):
+    source = "{% macro m(a) %}{{ a }}{% endmacro %}{{ CALL }}".replace("CALL", call)
+    with pytest.raises(TypeError, match="macro 'm'"):
+        theirs(source, [])
+    with pytest.raises(DataError, match="a macro"):
+        ChatTemplate(source).render([])
+
+
+def test_a_macro_without_a_caller_is_not_called_with_one():
+    source = "{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}"
+    with pytest.raises(TypeError, match="macro 'm'"):
+        theirs(source, [])
+    with pytest.raises(DataError, match="given 'caller'"):
+        ChatTemplate(source).render([])
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ 'b' | safe + '<a>' }}", "{{ '&' + 'b' | safe }}", "{% set x = '' | safe %}{{ x + '<' }}"]
+)
+def test_what_safe_would_escape_is_refused(source):
+    """Jinja escapes what is added to safe text, even here where it escapes nothing else; nobody means that."""
+    assert "&" in str(theirs(source, []))
+    with pytest.raises(DataError, match="marked as safe"):
+        ChatTemplate(source).render([])
+
+
+def test_safe_keeps_the_origin():
+    source = "{{ messages[0].content | safe + '!' }}{{ '?' | safe }}"
+    parts = ChatTemplate(source).segments([{"role": "user", "content": "<x>"}])
+    assert [(part.text, part.content) for part in parts] == [("<x>", True), ("!?", False)]
+
+
+def test_format_keeps_the_origin():
+    source = "{{ '<%s|%s>%%' | format(messages[0].content, 'b') }}{{ messages[0].content | format('own') }}"
+    parts = ChatTemplate(source).segments([{"role": "user", "content": "a %s"}])
+    assert [(part.text, part.content) for part in parts] == [
+        ("<", False), ("a %s", True), ("|b>%", False), ("a ", True), ("own", False)
+    ]  # fmt: skip
+
+
+def test_keys_of_messages_are_plain_data():
+    with pytest.raises(DataError, match="a message has a tuple for a key"):
+        ChatTemplate("x").render([{("a", "b"): "c"}])
+
+
 def test_messages_are_plain_data():
     with pytest.raises(DataError, match="a message holds a PosixPath|a message holds a WindowsPath"):
         from pathlib import Path
@@ -367,9 +462,16 @@ def test_the_date_is_todays():
         ("{{ range }}", "prints a function"),
         ("{% for x in 5 %}{% endfor %}", "goes through a number"),
         ("{% set a, b = [1] %}", "takes 2 names from 1 values"),
+        ("{{ 'a' is odd }}", "only numbers are divided, not a str by a number"),
+        ("{{ 'a' | round }}", "a str cannot be rounded"),
+        ("{{ '%s' | format }}", "0 values are formatted"),
+        ("{{ '%5s' | format(1) }}", "formats with '%5'; only %s, %d and %% are offered"),
+        ("{{ messages[0].content.zfill(3) }}", "the method 'zfill' of a str"),
+        ("{{ messages[0].content() }}", "calls a str"),
         ("{% break %}", "leaves a loop where there is none"),
     ],
 )
 def test_what_goes_wrong_is_said_in_words(source, words):
-    with pytest.raises(DataError, match=words):
-        ChatTemplate(source).render([{"role": "user", "content": "x"}])
+    for told in ("render", "segments"):
+        with pytest.raises(DataError, match=words):
+            getattr(ChatTemplate(source), told)([{"role": "user", "content": "x"}])

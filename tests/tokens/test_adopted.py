@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiktoken
+from transformers import PreTrainedTokenizerFast
 
 from groundup import tokens
 from groundup.errors import TokenizerError
@@ -73,6 +74,48 @@ def test_a_map_of_special_tokens_counts_where_the_config_is_silent(tmp_path: Pat
     assert tokenizer.encode("<fill>", special=True) == [261] and 261 not in tokenizer.encode("<fill>")
 
 
+def with_chat(*, special: bool) -> dict[str, Any]:
+    """GPT-2's layout with </s> = 257 and, as finetunes for chats add them, <|im_end|> = 258, special or not."""
+    document = tokens.train("bpe", ["ab"], vocabulary=258, special=["</s>"])._form({"</s>": 257})
+    return document | {
+        "added_tokens": [making.checking.added("</s>", 257), making.checking.added("<|im_end|>", 258, special=special)]
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"eos_token": "<|im_end|>"},
+        {"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_end|>"]},
+        {"eos_token": "<|im_end|>", "added_tokens_decoder": {"258": {"content": "<|im_end|>", "special": True}}},
+    ],
+)
+def test_the_config_makes_an_added_token_special(config: dict[str, Any], tmp_path: Path) -> None:
+    """As in transformers, also where tokenizer.json says "special": false; else a plain text could forge it."""
+    put(tmp_path, tokenizer=with_chat(special=False), tokenizer_config=config)
+    tokenizer, theirs = tokens.load(tmp_path), PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert tokenizer.eos == theirs.eos_token_id == 258 and 258 in tokenizer.ends
+    assert tokenizer.special["<|im_end|>"] == 258 not in tokenizer.encode("a<|im_end|>")
+    assert tokenizer.encode("<|im_end|>", special=True) == [258]
+    (tmp_path / "saved").mkdir()
+    tokenizer.save(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert saved["eos_token"] == "<|im_end|>" and tokens.load(tmp_path / "saved").ends == tokenizer.ends
+
+
+def test_the_table_of_the_config_makes_tokens_special(tmp_path: Path) -> None:
+    document = with_chat(special=False)
+    document["added_tokens"][0]["special"] = False
+    table = {"257": {"content": "</s>", "special": True}, "258": {"content": "<|im_end|>", "special": True}}
+    put(tmp_path, tokenizer=document, tokenizer_config={"added_tokens_decoder": table})
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path).added_tokens_decoder
+    assert [theirs[id].special for id in (257, 258)] == [True, True]
+    assert tokens.load(tmp_path).special == {"</s>": 257, "<|im_end|>": 258}
+    table["258"]["special"] = False
+    put(tmp_path, tokenizer_config={"added_tokens_decoder": table})
+    assert tokens.load(tmp_path).special == {"</s>": 257}
+
+
 def test_begin_tokens() -> None:
     """From the post_processor, unless the config says otherwise; `encode` adds none either way."""
     document, _ = smollm(bos="<|im_start|>")
@@ -118,6 +161,8 @@ def test_which_template_counts(tmp_path: Path) -> None:
     put(tmp_path, tokenizer=document, tokenizer_config=config | {"chat_template": named})
     assert tokens.load(tmp_path).chat_template == "usual"
     put(tmp_path, tokenizer_config=config | {"chat_template": named[:1]})
+    assert tokens.load(tmp_path).chat_template == "tools"
+    put(tmp_path, tokenizer_config=config | {"chat_template": []})
     assert tokens.load(tmp_path).chat_template is None
     (tmp_path / "chat_template.jinja").write_text("file", encoding="utf-8")
     assert tokens.load(tmp_path).chat_template == "file"
@@ -182,6 +227,16 @@ def test_added_tokens_keep_their_ways() -> None:
     assert tokenizer.encode("a  <|im_end|>  b", special=True) == [100, 2, 101]
     assert tokenizer.encode("a<think>b") == [100, 261, 101] and "<think>" not in tokenizer.special
     assert tokenizer.pieces([261]) == [b"<think>"]
+
+
+@pytest.mark.parametrize("name", ["éà", "Ġ<x>"])
+def test_added_tokens_come_back_as_they_are_written(name: str) -> None:
+    """Their letters stand for no bytes, though a vocabulary writes bytes by the same ones."""
+    document, config = smollm()
+    document["added_tokens"].append({"id": 261, "content": name, "special": False})
+    tokenizer = adopted.from_document(document, config=config, source="a file")
+    assert tokenizer.encode(f"a{name}b") == [100, 261, 101]
+    assert tokenizer.decode_bytes([100, 261, 101]) == f"a{name}b".encode()
 
 
 def test_qwen_composes_characters() -> None:

@@ -20,7 +20,7 @@ from groundup import tokens
 from groundup.errors import DataError, GroundupError, TokenizerError, UserError
 from groundup.lock import locked
 from groundup.text import read
-from groundup.tokens import encoder, prepare, workers
+from groundup.tokens import adopted, encoder, making, prepare, workers
 from groundup.tokens.shards import ShardWriter
 
 pytestmark = pytest.mark.slow  # processes, threads and compilers
@@ -28,15 +28,16 @@ pytestmark = pytest.mark.slow  # processes, threads and compilers
 
 @dataclass
 class Texts:
-    """A batch."""
+    """A batch of whole texts."""
 
     texts: list[str]
+    goes_on: tuple[bool, ...] = ()
 
 
 class Deadly(tokens.Characters):
     """A tokenizer that kills the process it works in."""
 
-    def encode_many(self, texts: object) -> tuple[np.ndarray, np.ndarray]:
+    def encode_many(self, texts: object, goes_on: object = ()) -> tuple[np.ndarray, np.ndarray]:
         os._exit(9)
 
 
@@ -71,6 +72,17 @@ def test_each_batch_comes_back_in_order_with_its_ids(hard: str) -> None:
             ]
 
 
+def test_texts_that_go_on_get_no_space_in_any_process() -> None:
+    pieces, scores = ["<unk>", "\u2581", "a", "b", "\u2581a"], [0.0, -2.0, -3.0, -4.0, -1.0]
+    document, _ = making.sentencepiece_json(pieces, scores, [2, 1, 1, 1, 1], prefix_space=True, adds_bos=False, unk=0)
+    tokenizer = adopted.from_document(document, source="a document")
+    batches = [Texts(["ab", " a", "ab"], (False, True, False)), Texts(["ba", "a"], (True, True))]
+    for several in (1, 2):
+        found = [ids for _, ids in workers.encode_each(iter(batches), tokenizer, workers=several)]
+        assert [ids.ids.tolist() for ids in found] == [[4, 3, 4, 4, 3], [3, 2, 2]]
+        assert [ids.lengths.tolist() for ids in found] == [[2, 1, 2], [2, 1]]
+
+
 def test_only_a_few_batches_are_read_ahead(hard: str) -> None:
     read_so_far = 0
 
@@ -92,10 +104,10 @@ def test_the_text_that_is_refused_is_found_by_halves() -> None:
     tokenizer = tokens.train("chars", ["abc"])
     for bad in range(7):
         texts = ["abc"[: n % 4] for n in range(bad)] + ["abx", "y", "a"]
-        found = workers.encode(tokenizer, texts)
+        found = workers.encode(tokenizer, texts, [])
         assert found.refused and "'x'" in found.refused.what and len(found.lengths) == bad
         assert found.ids.tolist() == [id for text in texts[:bad] for id in tokenizer.encode(text)]
-    assert workers.encode(tokenizer, []).refused is None
+    assert workers.encode(tokenizer, [], []).refused is None
 
 
 def test_a_dead_worker_is_reported() -> None:

@@ -24,7 +24,8 @@ class PackedDocuments:
     documents (n,): where each starts in the text, its end-of-text being its last id. `start` is put before each, so
     that its first id is predicted from what generation begins with; without it (a tokenizer that knows no such id) the
     first id of a document is never predicted. Every other id is predicted exactly once an epoch, and never from another
-    document. One longer than a row is cut into pieces that stand for themselves, as windows of a long text do.
+    document. A text that has `start` before each document already, as Llama's have, gives the same rows as one without.
+    One longer than a row is cut into pieces that stand for themselves, as windows of a long text do.
 
     >>> text, starts = np.array([5, 6, 0, 7, 0, 8, 9, 9, 9, 0]), np.array([0, 3, 5])
     >>> batch = PackedDocuments(text, starts, length=5, start=0).batch(np.array([1, 0]))
@@ -40,7 +41,9 @@ class PackedDocuments:
         if length < 1:
             raise SettingsError(f"'context' cannot be {length}", "give the number of tokens in a row, 1 or more")
         self.tokens, self.length, self.start = tokens, length, start
-        self.begins, self.sizes, self.opens = _pieces(len(tokens), documents, length=length, skip=int(start is None))
+        led = bool(len(documents)) and documents[0] == 1 and tokens[0] == start  # shards count from behind the bos
+        skip, ahead = int(start is None), int(led)
+        self.begins, self.sizes, self.opens = _pieces(len(tokens), documents, length=length, skip=skip, ahead=ahead)
         if not self.sizes.size:
             raise DataError(
                 f"the text has {len(tokens)} tokens and nothing to predict in any document",
@@ -83,15 +86,17 @@ class PackedDocuments:
         return row
 
 
-def _pieces(count: int, documents: np.ndarray, *, length: int, skip: int) -> tuple[Numbers, Numbers, np.ndarray]:
+def _pieces(
+    count: int, documents: np.ndarray, *, length: int, skip: int, ahead: int
+) -> tuple[Numbers, Numbers, np.ndarray]:
     """What stays together: first target of each piece (P,), its number of targets (P,), whether it opens a document.
 
-    skip: ids at the beginning of each document that nothing predicts.
+    skip: ids at the beginning of each document that nothing predicts; ahead: ids before each that belong to none.
     """
     starts = np.asarray(documents, dtype=np.int64)
-    if not starts.size or starts[0] > 0:
+    if not starts.size or starts[0] > ahead:
         starts = np.concatenate(([0], starts))
-    ends = np.append(starts[1:], count)
+    ends = np.append(starts[1:] - ahead, count)
     first = np.minimum(starts + skip, ends)
     pieces = -(-(ends - first) // length)  # of each document; none of an empty one
     number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 0, 1, 2 ... in each document

@@ -11,14 +11,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from groundup.checkpoint import space
 from groundup.errors import CheckpointError
+from groundup.text import guard
 
 MANIFEST = "hashes.json"
 FIX = "restore it from a copy, or use another checkpoint of the run"
 UPGRADE = "it was written by a newer groundup: pip install --upgrade groundup"
+LIMIT = 2 << 20  # bytes of a JSON file: a list of hashes, a config, an index has some 100 for each tensor or file
+DEEPEST = 8  # folders in the name of a listed file
 FORMAT = 1  # raise it when an older groundup could misread what is written
 
 
@@ -29,9 +32,12 @@ def written_aside(target: Path, *, needed: int = 0) -> Iterator[Path]:
     `needed`: bytes that are going to be written; raises NoRoom at once if the disk has not so many free.
 
     A process killed at any instant leaves `target` as it was, as it shall be, or (between two renames) aside under a
-    name that `settle` finds. If the block raises, `target` is untouched and the folder aside is removed.
+    name that `settle` finds. If the block raises, `target` is untouched and the folder aside is removed. Raises
+    CheckpointError where a folder that is not ours has the name under which the old one would be kept meanwhile.
     """
     settle(target)
+    if target.exists():
+        _make_way(_beside(target, "old"))
     aside = _beside(target, "writing")
     shutil.rmtree(aside, ignore_errors=True)
     space.check(target, needed)
@@ -57,21 +63,51 @@ def clean(folder: Path, names: str) -> None:
 
 
 def settle(target: Path) -> None:
-    """Finish what a killed process left half-way: put an old folder back if its successor never came, else drop it."""
-    old = _beside(target, "old")
-    if not old.exists():
+    """Finish what a killed process left half-way: put an old folder back if its successor never came, else drop it.
+
+    Only what has a list of hashes was made here: any other folder of such a name is a person's, and is left alone.
+    """
+    if not target.name:  # "." and "/" never were replaced
         return
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):  # its writer is alive, and has moved on in this very moment
+    old = _beside(target, "old")
+    with contextlib.suppress(OSError):  # its writer is alive, and has moved on in this very moment; or a name too long
+        if not _is_sealed(old):
+            return
+        if not target.exists():
             os.rename(old, target)
+        elif _is_sealed(target):
+            _drop(old)
 
 
-def identity(folder: Path) -> tuple[int, int] | None:
-    """What changes when a folder is replaced by another of the same name; None while there is none."""
+def _is_sealed(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def _make_way(old: Path) -> None:
+    """Free the name for an old folder; raises CheckpointError where something of a person's has it."""
+    if _is_sealed(old):
+        _drop(old)
+    with contextlib.suppress(OSError):
+        old.rmdir()  # empty: a killed `_drop` came that far
+    if os.path.lexists(old):
+        raise CheckpointError(f"{old} is in the way: groundup did not write it", "move it elsewhere, or rename it")
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder, its list of hashes last: what a kill leaves of it can still be told from a person's."""
+    with contextlib.suppress(OSError):  # another process is at it as well
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != MANIFEST:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What changes when a file or folder is replaced by another of the same name; None while there is none."""
     try:
-        status = folder.stat()
+        status = path.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
@@ -80,9 +116,9 @@ def identity(folder: Path) -> tuple[int, int] | None:
 def remove(folder: Path) -> None:
     """Remove a folder so that a kill on the way never leaves half of it under its name."""
     old = _beside(folder, "old")
-    shutil.rmtree(old, ignore_errors=True)
+    _make_way(old)
     os.rename(folder, old)
-    shutil.rmtree(old, ignore_errors=True)
+    _drop(old)
 
 
 def _beside(target: Path, what: str) -> Path:
@@ -90,10 +126,11 @@ def _beside(target: Path, what: str) -> Path:
 
 
 def _swap(aside: Path, target: Path) -> None:
-    old = _beside(target, "old")
+    old, replaced = _beside(target, "old"), False
     while True:
         if target.exists():
             os.rename(target, old)
+            replaced = True
         try:
             os.rename(aside, target)
             break
@@ -102,7 +139,8 @@ def _swap(aside: Path, target: Path) -> None:
                 raise
             # a reader settled between our two renames and put the old folder back: take it away again
     sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if replaced:
+        _drop(old)
 
 
 def sync(path: Path) -> None:
@@ -134,14 +172,14 @@ def verify(folder: Path, *, complete: bool = False) -> bool:
     passed over. Raises CheckpointError naming the file that is missing, truncated, altered or not of the folder, and
     refuses newer formats.
     """
-    manifest = folder / MANIFEST
-    if not manifest.exists():
+    manifest = guard.optional(folder, MANIFEST)
+    if manifest is None:
         if complete:
-            raise CheckpointError(f"{manifest} is missing", FIX)
+            raise CheckpointError(f"{folder / MANIFEST} is missing", FIX)
         return False
     files = _listed(manifest)
     for name, expected in files.items():
-        _compare(folder / name, expected)
+        _compare(guard.inside(folder, name, depth=DEEPEST), expected)
     strange = [name for name in _names(folder) if name not in files and not Path(name).name.startswith(".")]
     if complete and strange:
         raise CheckpointError(f"{folder / strange[0]} does not belong there: {MANIFEST} does not name it",
@@ -153,10 +191,10 @@ def _listed(manifest: Path) -> dict[str, Any]:
     """The files that a manifest names, after it was checked itself, to the last byte."""
     content = read_json(manifest)
     version, files = content.get("format"), content.get("files")
-    if not isinstance(version, int) or not isinstance(files, dict):
-        raise CheckpointError(f"{manifest} is not a list of hashes", FIX)
-    if version > FORMAT:
+    if _is_count(version) and version > FORMAT:
         raise CheckpointError(f"{manifest} has format {version}, this groundup knows {FORMAT}", UPGRADE)
+    if not _is_count(version) or not isinstance(files, dict) or not all(map(_is_print, files.values())):
+        raise CheckpointError(f"{manifest} is not a list of hashes", FIX)
     if content.get("digest") != _digest(files):
         raise CheckpointError(f"{manifest} was altered: its own digest does not match", FIX)
     # the digest covers the files; writing the list out again covers its version, its other names and its blanks
@@ -165,13 +203,23 @@ def _listed(manifest: Path) -> dict[str, Any]:
     return files
 
 
+def _is_print(entry: Any) -> bool:
+    """True for what `fingerprint` makes."""
+    if not isinstance(entry, dict) or entry.keys() != {"bytes", "sha256"}:
+        return False
+    return _is_count(entry["bytes"]) and isinstance(entry["sha256"], str)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """True for a whole number of 64 bits; True and False are numbers to Python, not here."""
+    return type(value) is int and 0 <= value < 2**63
+
+
 def _manifest(files: dict[str, Any], version: int) -> str:
     return json.dumps({"format": version, "digest": _digest(files), "files": files}, indent=1)
 
 
 def _compare(path: Path, expected: dict[str, Any]) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing", FIX)
     size = path.stat().st_size
     if size != expected["bytes"]:
         raise CheckpointError(f"{path} is {'truncated' if size < expected['bytes'] else 'too long'}: "
@@ -230,12 +278,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises CheckpointError naming the file."""
+    """Read a JSON object of a size that such files have; raises CheckpointError naming the file."""
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing", "give a model or run folder that is complete")
+        size = path.stat().st_size
+        if size > LIMIT:
+            raise CheckpointError(f"{path} has {size:,} bytes, more than {LIMIT:,}", "restore the file from a copy")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing", "give a model or run folder that is complete") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not JSON, brackets or digits without end
         raise CheckpointError(f"{path} cannot be read as JSON: {error}", "restore the file from a copy") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object", "restore the file from a copy")

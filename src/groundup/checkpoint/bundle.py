@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import CheckpointError
+from groundup.text.guard import inside
 from groundup.tokens import wire
 
 MAGIC = 0xDB4775248B80FB57  # the last eight bytes of every table
@@ -91,7 +92,7 @@ class Bundle:
         Raises CheckpointError for files that are missing, damaged, cut short or contradict each other, and for what
         this reader does not know: compressed blocks, big-endian numbers, arrays stored in slices, a newer format.
         """
-        index = within(prefix.parent, f"{prefix.name}.index")
+        index = inside(prefix.parent, f"{prefix.name}.index")
         try:
             rows = _table(_whole(index))
             count = _header(rows.pop(b"", b""))
@@ -99,7 +100,7 @@ class Bundle:
         except (ValueError, OSError) as error:
             raise CheckpointError(f"{index} is no index of TensorFlow that can be read: {error}", FIX) from None
         names = [f"{prefix.name}.data-{shard:05}-of-{count:05}" for shard in range(count)]
-        shards = tuple(within(prefix.parent, name) for name in names)
+        shards = tuple(inside(prefix.parent, name) for name in names)
         _check_places(entries, shards)
         return cls(shards, entries)
 
@@ -121,30 +122,6 @@ class Bundle:
         if masked(crc32c(content)) != entry.crc:
             raise CheckpointError(f"{path}: the bytes of {name!r} were altered: their CRC-32C differs", FIX)
         return raw.view(entry.dtype).reshape(entry.shape)
-
-
-def within(folder: Path, name: str) -> Path:
-    """The file of this name in a folder; raises CheckpointError for one that is missing, or lies elsewhere.
-
-    A name read from a file is an order from outside: it may be no path, and no link that leads out of the folder.
-    """
-    path = folder / plain(name)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing", "give the complete checkpoint: index, and every data file")
-    if path.resolve().parent != folder.resolve():
-        raise CheckpointError(f"{path} is a link out of its folder", "put the file itself there")
-    return path
-
-
-def plain(name: str) -> str:
-    """The name itself, if it is one and no path; else CheckpointError.
-
-    >>> plain("model.ckpt")
-    'model.ckpt'
-    """
-    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or not name.isprintable():
-        raise CheckpointError(f"{name!r} is no name of a file in the same folder", "give a folder with all its files")
-    return name
 
 
 def _fill(buffer: memoryview, path: Path, offset: int) -> int:

@@ -1,9 +1,11 @@
 """The same network in two descriptions: our `ModelConfig` and the config.json of Hugging Face. Settings in and out.
 
-GPT-2, Llama (and Mistral without a window, which is one), Qwen2 (a llama with qkv_bias) and Qwen3 are covered. What a
-file asks for and we do not compute is refused by its name and value, never left out.
+GPT-2, Llama (and Mistral without a window, which is one), Qwen2 (a llama with qkv_bias) and Qwen3 are covered. A field
+that is known here to change the arithmetic is refused by name and value where it asks for what we do not compute, and
+so is a network that is code of its own (auto_map). Other fields are passed over, as `transformers` passes them over.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -83,16 +85,25 @@ _ROTARY_ONLY: dict[str, tuple[Any, ...]] = {
     "num_experts": (None, 0),
     "num_local_experts": (None, 0),
 }
+# Names under which relatives switch biases and choose norms: only what the type has anyway goes through.
+_BIASES = ("bias", "use_bias", "add_bias", "attn_bias", "qkv_bias", "add_qkv_bias", "use_qkv_bias", "ffn_bias")
+_NORMS = ("norm_type", "layer_norm_type", "normalization")
+_NO_BIAS: dict[str, tuple[Any, ...]] = dict.fromkeys(_BIASES, (None, False))
+_RMS: dict[str, tuple[Any, ...]] = dict.fromkeys(_NORMS, (None, "rms", "rmsnorm", "rms_norm", "RMSNorm"))
+_ROTARY_ONLY |= _NO_BIAS | _RMS
+_AT_QKV: dict[str, tuple[Any, ...]] = dict.fromkeys(("qkv_bias", "add_qkv_bias", "use_qkv_bias"), (None, True))
 FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False, None),
         "add_cross_attention": (False, None),
+        **dict.fromkeys(_BIASES, (None, True)),
+        **dict.fromkeys(_NORMS, (None, "layernorm", "layer_norm", "LayerNorm")),
     },
     "llama": _ROTARY_ONLY | {"sliding_window": (None,)},
     "mistral": _ROTARY_ONLY,  # its window is compared with the context
-    "qwen2": _ROTARY_ONLY,
+    "qwen2": _ROTARY_ONLY | _AT_QKV,
     "qwen3": _ROTARY_ONLY,
     "groundup_bigram": {},
 }
@@ -157,13 +168,15 @@ def model_config(hf: Mapping[str, Any]) -> ModelConfig | BigramConfig:
 
     Raises CheckpointError naming the field and the value for what is missing, malformed or not supported: another
     model type or task, rotary positions stretched in other ways than `RopeScaling` knows, sliding windows, experts,
-    other activations, quantised weights.
+    other activations, norms and biases, quantised weights, code of the model's own.
     """
     model_type = hf.get("model_type")
     if not isinstance(model_type, str) or model_type not in FIELDS:
-        raise CheckpointError(f"config.json: unsupported model_type {model_type!r}", nearest(str(model_type), FIELDS))
+        shown = _short(model_type)
+        raise CheckpointError(f"config.json: unsupported model_type {shown}", nearest(shown, FIELDS))
     hf = DEFAULTS.get(model_type, {}) | dict(hf)
     _check_task(hf.get("architectures"), model_type)
+    _check_code(hf.get("auto_map"))
     for name, allowed in (FOREIGN | FIXED[model_type]).items():
         if name in hf and hf[name] not in allowed:
             _refuse(name, hf[name])
@@ -212,6 +225,16 @@ def _check_task(architectures: Any, model_type: str) -> None:
             f"config.json: architectures is {_short(architectures)}, which is not [{expected!r}]",
             "use a model that continues text: classifiers and embedders of this type are not built here",
         )
+
+
+def _check_code(auto_map: Any) -> None:
+    """A network that is Python code beside the weights: `transformers` would run it, whatever the model type is."""
+    if auto_map is None or (isinstance(auto_map, Mapping) and "AutoModelForCausalLM" not in auto_map):
+        return
+    raise CheckpointError(
+        f"config.json: auto_map is {_short(auto_map)}: the network is code of its own, which is not run here",
+        "use a gpt2, llama, mistral, qwen2 or qwen3 model without it",
+    )
 
 
 def _check_windows(hf: Mapping[str, Any]) -> None:
@@ -308,6 +331,15 @@ def _refuse(name: str, value: Any, beside: str = "") -> NoReturn:
         f"config.json: {name} is {_short(value)}{beside}, which this program does not compute",
         "use a gpt2, llama, mistral, qwen2 or qwen3 model without it",
     )
+
+
+def printable(text: str, most: int = 200) -> str:
+    """The first characters of a text from a file, without those that could steer the terminal it is shown on.
+
+    >>> printable("MIT\\x1b]0;owned\\x07 licence")
+    'MIT]0;owned licence'
+    """
+    return "".join(itertools.islice(filter(str.isprintable, text), most))
 
 
 def _short(value: Any) -> str:

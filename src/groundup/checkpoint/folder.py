@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from groundup import model as models
-from groundup.checkpoint import atomic, fields, huggingface, names, space
+from groundup.checkpoint import atomic, fields, huggingface, names, opening, space
 from groundup.checkpoint.huggingface import CARD, WEIGHTS
-from groundup.checkpoint.source import Source, fill
+from groundup.checkpoint.source import fill
 from groundup.errors import CheckpointError, TokenizerError
 from groundup.model.config import BigramConfig, ModelConfig
 from groundup.tokens.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[
     ends = tokenizer.ends  # one id is written as a number, several as a list
     generation = {
         "bos_token_id": start,
-        "eos_token_id": ends if len(ends) > 1 else ids["eos"],
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": ids["pad"] if ids["pad"] is not None else ids["eos"],
     }
     _write_json(
@@ -80,7 +80,10 @@ def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[
 def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file; raises NoRoom naming it when the disk is full."""
     with space.writing(path, space.of(tensors.values())):
+        path.touch()
+        usual = path.stat().st_mode  # of a file made by this person here; the library makes one for nobody else
         save_file(tensors, path, metadata=metadata)
+        path.chmod(usual)
 
 
 def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Loaded:
@@ -93,60 +96,18 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.de
     >>> run.model.config.layers, run.tokenizer.vocabulary  # doctest: +SKIP
     (5, 1024)
     """
-    folder = _found(Path(path))
-    if folder is None or _is_label(folder):
-        from groundup.checkpoint import opening  # above this file: what it finds may be one of our folders
-
-        return _filled(opening.open_any(path), dtype=dtype, device=device)
+    lists = [Path(path) / atomic.MANIFEST, Path(path) / "model" / atomic.MANIFEST]
     while True:
-        begun = atomic.identity(folder)
+        begun = [atomic.identity(place) for place in lists]
         try:
-            return _filled(huggingface.open_source(folder), dtype=dtype, device=device)
+            source = opening.open_any(path)
+            model = fill(source.config, source.weights, dtype=dtype, device=device)
         except (CheckpointError, TokenizerError):
             # a run that goes on may have put newer weights there while we read: then those are whole
-            if atomic.identity(folder) == begun:
+            if [atomic.identity(place) for place in lists] == begun:
                 raise
-
-
-def _filled(source: Source, *, dtype: torch.dtype | None, device: torch.device | str) -> Loaded:
-    vocabulary = source.config.vocabulary
-    if source.tokenizer.vocabulary > vocabulary:
-        raise CheckpointError(
-            f"{source.path}: the tokenizer has {source.tokenizer.vocabulary:,} ids, the model only {vocabulary:,}",
-            "put the tokenizer.json that the model was trained with into the folder",
-        )
-    model = fill(source.config, source.weights, dtype=dtype, device=device)
-    return Loaded(model.eval(), source.tokenizer, source.path, source.card)
-
-
-def _found(path: Path) -> Path | None:
-    """The folder with a config.json that RUN, RUN/best or a model folder means; None where there is none."""
-    for folder in (path, path / "model"):
-        atomic.settle(folder)
-        if (folder / "config.json").is_file():
-            return folder
-    return None
-
-
-def _is_label(folder: Path) -> bool:
-    """True where config.json only describes the GGUF files that are handed out beside it."""
-    return any(folder.glob("*.gguf")) and not huggingface.holds_weights(folder)
-
-
-def resolve(path: Path) -> Path:
-    """The model folder meant by RUN, RUN/best or a model folder; raises CheckpointError with advice."""
-    folder = _found(path)
-    if folder is not None:
-        return folder
-    if not path.exists():
-        raise CheckpointError(f"no folder at {path}", "give a run folder, RUN/best or a model folder")
-    if (path / "settings.toml").exists():
-        raise CheckpointError(
-            f"the run in {path} has no checkpoint yet", f"go on with it: groundup pretrain --out {path} --resume"
-        )
-    raise CheckpointError(
-        f"{path} is no model folder: it has no config.json", "give a run folder, RUN/best or a model folder"
-    )
+        else:
+            return Loaded(model.eval(), source.tokenizer, source.path, source.card)
 
 
 def read_model(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:

@@ -22,15 +22,17 @@ from torch import Tensor
 
 from groundup import tokens
 from groundup.checkpoint import atomic, fields
+from groundup.checkpoint.atomic import LIMIT, read_json
 from groundup.checkpoint.pickled import PickledFile
 from groundup.checkpoint.source import Source, Weights
 from groundup.errors import CheckpointError
+from groundup.text.guard import in_hub, inside, optional
 
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 INDEX = ".index.json"  # beside shards, behind the name of the whole
 CARD = "card.json"
-LIMIT = 2 << 20  # bytes of a header, an index or a config: some 100 are needed for each tensor
+ADAPTER = "adapter_config.json"  # of the peft library
 MOST_FILES = 1000
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
@@ -56,20 +58,24 @@ def open_source(folder: Path) -> Source:
     5
     """
     atomic.verify(folder)
+    if (folder / ADAPTER).exists():  # transformers would apply it
+        raise CheckpointError(
+            f"{folder} holds an adapter, {ADAPTER}, beside its weights", "merge it into the weights, or take it away"
+        )
     config = fields.model_config(read_json(inside(folder, "config.json")))
     found = weights(folder)
     tokenizer = tokens.load(folder)
-    card = read_json(inside(folder, CARD)) if (folder / CARD).is_file() else _origin(folder)
-    return Source("huggingface", folder, config, tokenizer, found, card)
+    card = optional(folder, CARD)
+    return Source("huggingface", folder, config, tokenizer, found, read_json(card) if card else _origin(folder))
 
 
 def _origin(folder: Path) -> dict[str, Any]:
     """What is known of a folder without a card: its name (in the hub's cache, the model's) and its stated licence."""
     home = folder.resolve()
-    name = home.parent.parent.name.removeprefix("models--").replace("--", "/") if _in_hub(home) else home.name
+    name = home.parent.parent.name.removeprefix("models--").replace("--", "/") if in_hub(home) else home.name
     facts = {"imported from": name, "format": "huggingface"}
-    if (folder / "README.md").is_file():
-        with inside(folder, "README.md").open(encoding="utf-8", errors="replace") as file:
+    if readme := optional(folder, "README.md"):
+        with readme.open(encoding="utf-8", errors="replace") as file:
             start = file.read(4096)
         found = re.search(r"^license:\s*([\w.+-]{1,60})\s*$", start, re.MULTILINE) if start[:3] == "---" else None
         facts |= {"licence": found[1]} if found else {}
@@ -101,37 +107,6 @@ def weights(folder: Path) -> StoredWeights:
 def holds_weights(folder: Path) -> bool:
     """True where `weights` would find files to open."""
     return any((folder / name).exists() for whole in (WEIGHTS, PICKLED) for name in (whole, whole + INDEX))
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The path of a plain file name in the folder; raises CheckpointError for one that leads out of it.
-
-    A link may lead to the blobs beside it, as in the cache of Hugging Face's hub: SNAPSHOT/../../blobs.
-    """
-    plain = bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
-    home, there = folder.resolve(), (folder / name).resolve() if plain else folder
-    homes = [home, home.parent.parent / "blobs"] if _in_hub(home) else [home]
-    if not plain or not any(there.is_relative_to(place) for place in homes):
-        raise CheckpointError(
-            f"{folder} names a file outside of it: {name[:100]!r}", "use a model from a place you trust"
-        )
-    if not there.is_file():
-        raise CheckpointError(f"{folder / name} is missing", "give a complete model folder")
-    return folder / name
-
-
-def _in_hub(home: Path) -> bool:
-    return home.parent.name == "snapshots"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a size that such files have; raises CheckpointError naming the file."""
-    if path.is_file() and path.stat().st_size > LIMIT:
-        raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes, more than {LIMIT:,}", FIX)
-    try:
-        return atomic.read_json(path)
-    except (RecursionError, ValueError) as error:  # brackets without end; a number of thousands of digits
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}", FIX) from None
 
 
 class Shards:
@@ -282,8 +257,8 @@ def _place(path: Path, name: str, entry: Any, *, start: int) -> _Place:
 
 
 def _counts(value: Any) -> TypeGuard[list[int]]:
-    """True for a list of whole numbers, none negative; True and False are numbers to Python, not here."""
-    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
+    """True for a list of whole numbers that 64 bits can hold, none negative; True is a number to Python, not here."""
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:

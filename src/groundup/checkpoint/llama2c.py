@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from groundup import tokens
+from groundup.checkpoint.names import halves
 from groundup.checkpoint.source import Source
 from groundup.errors import CheckpointError, ModelError
 from groundup.model.config import ModelConfig
@@ -165,21 +166,8 @@ class Arrays:
             raise CheckpointError(f"{self._path} became shorter while it was read", "restore it from a copy")
         tensor = torch.from_numpy(array.reshape(shape))
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            return apart(tensor, self._config.head_size)
+            return halves(tensor, shape[0] // self._config.head_size)
         return tensor
-
-
-def apart(rows: Tensor, head_size: int) -> Tensor:
-    """Rows (heads x K, D) whose rotary pairs lie side by side, with the pairs half a head apart instead.
-
-    llama2.c turns rows 0 and 1, 2 and 3, ... of a head together; Hugging Face rows 0 and K/2, 1 and K/2 + 1, ...
-
-    >>> apart(torch.arange(8.0)[:, None], head_size=4).flatten().tolist()
-    [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
-    """
-    heads = rows.shape[0] // head_size
-    pairs = rows.view(heads, head_size // 2, 2, -1)
-    return pairs.transpose(1, 2).reshape(rows.shape)
 
 
 def read_tokenizer(file: Path, vocabulary: int) -> Tokenizer:

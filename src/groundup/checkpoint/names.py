@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from groundup.checkpoint.fields import hf_config, model_config
+from groundup.checkpoint.fields import hf_config, model_config, printable
 from groundup.errors import CheckpointError
 from groundup.model import build
 from groundup.model.config import BigramConfig, ModelConfig
@@ -160,6 +160,19 @@ def _one_by_one(
         yield pair.ours, _together(pair, parts, read, *kind)
 
 
+def halves(rows: Tensor, heads: int) -> Tensor:
+    """Rows of each head from neighbours (pair p is rows 2p and 2p + 1) to halves (rows p and p + K/2).
+
+    llama2.c and the llama of llama.cpp turn neighbours together, Hugging Face turns halves. `rows` is (heads K, D), or
+    (heads K,).
+
+    >>> halves(torch.tensor([0, 10, 1, 11]), heads=1)
+    tensor([ 0,  1, 10, 11])
+    """
+    half = rows.shape[0] // heads // 2
+    return rows.reshape(heads, half, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
 def _wanted(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig | BigramConfig) -> list[Pair]:
     """Every tensor of the network, unless it is so deep that naming what the file lacks would take minutes."""
     if config.layers > max(1000, len(shapes)):
@@ -248,7 +261,9 @@ def _plain_names(given: Iterable[str], expected: set[str]) -> dict[str, str]:
             continue
         full = ([name] + [prefix + name for prefix in prefixes if prefix + name in expected])[-1]
         if full in found:
-            raise CheckpointError(f"the file has {found[full]} and {name}: one tensor twice", "remove one of them")
+            raise CheckpointError(
+                f"the file has {printable(found[full])} and {printable(name)}: one tensor twice", "remove one of them"
+            )
         found[full] = name
     return found
 
@@ -263,7 +278,7 @@ def _same_names(seen: Collection[str], expected: list[str], *, of: str) -> None:
 
 
 def _listed(names: list[str], most: int = 6) -> str:
-    shown = ", ".join(name[:100] for name in names[:most])
+    shown = ", ".join(printable(name, 100) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

@@ -12,14 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from groundup import tokens
-from groundup.checkpoint.bundle import Bundle, plain, within
+from groundup.checkpoint.bundle import Bundle
 from groundup.checkpoint.source import Source
 from groundup.errors import CheckpointError, ModelError, TokenizerError
 from groundup.model.config import ModelConfig
-from groundup.tokens import formats
+from groundup.text.guard import inside, is_name
+from groundup.tokens import files, formats
 from groundup.tokens.tokenizer import Tokenizer, build
 
 FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe")
@@ -51,20 +53,17 @@ def open_source(path: Path) -> Source:
         )
     config = _settings(path)
     weights = Arrays(Bundle.open(path / _pointed(path)), config)
-    tokenizer = _tokenizer(path)
-    if tokenizer.vocabulary > config.vocabulary:
-        raise CheckpointError(
-            f"{path}: encoder.json has {tokenizer.vocabulary:,} ids, the model only {config.vocabulary:,}",
-            "put the vocabulary that the model was trained with into the folder",
-        )
     card = {"imported from": path.resolve().name, "format": "TensorFlow checkpoint of OpenAI's GPT-2"}
-    return Source("openai", path, config, tokenizer, weights, card)
+    if weights.wide:
+        card["stored as"] = "float64"
+    return Source("openai", path, config, _tokenizer(path), weights, card)
 
 
 class Arrays:
     """The arrays of a GPT-2 checkpoint under Hugging Face names; matrices stay as they are, (in, out).
 
-    Raises CheckpointError for a checkpoint that lacks one, has others, or has one of another shape or type.
+    `wide`: some are stored as float64; networks here have no such numbers, those are read as fp32. Raises
+    CheckpointError for a checkpoint that lacks one, has others, or has one of another shape or type.
     """
 
     def __init__(self, bundle: Bundle, config: ModelConfig) -> None:
@@ -79,6 +78,7 @@ class Arrays:
         for path, shape in layout(config).items():
             self._check(path, shape)
             self._paths[hugging_face(path)] = path, shape
+        self.wide = any(bundle.entries[path].dtype == torch.float64 for path in given)
 
     def _check(self, path: str, shape: Shape) -> None:
         entry = self._bundle.entries.get(path)
@@ -94,11 +94,12 @@ class Arrays:
         return {name: shape for name, (_, shape) in self._paths.items()}
 
     def read(self, name: str) -> Tensor:
-        """One array in the type it is stored in; raises CheckpointError if its bytes were altered."""
+        """One array in the type it is stored in, float64 as fp32; raises CheckpointError if its bytes were altered."""
         if name not in self._paths:
             raise CheckpointError(f"the checkpoint has nothing for {name!r}", f"it has {', '.join(self._paths)}"[:200])
         path, shape = self._paths[name]
-        return self._bundle.read(path).reshape(shape)
+        array = self._bundle.read(path).reshape(shape)
+        return array.float() if array.dtype == torch.float64 else array
 
 
 def layout(config: ModelConfig) -> dict[str, Shape]:
@@ -141,7 +142,7 @@ def hugging_face(path: str) -> str:
 
 def _content(folder: Path, name: str) -> bytes:
     """A small file, whole; refused when it is larger than any such file is."""
-    path = within(folder, name)
+    path = inside(folder, name)
     try:
         if path.stat().st_size <= LARGEST[name]:
             return path.read_bytes()
@@ -160,13 +161,12 @@ def _pointed(folder: Path) -> str:
         raise CheckpointError(
             f"{folder / 'checkpoint'} names no checkpoint", 'write model_checkpoint_path: "model.ckpt" into it'
         )
-    try:
-        return plain(found[1])
-    except CheckpointError:
+    if not is_name(found[1]):
         raise CheckpointError(
             f"{folder / 'checkpoint'} points to {found[1]!r}, which is no file beside it",
             'put the checkpoint into the folder, and its name, such as "model.ckpt", into this file',
-        ) from None
+        )
+    return found[1]
 
 
 def _settings(folder: Path) -> ModelConfig:
@@ -179,8 +179,8 @@ def _settings(folder: Path) -> ModelConfig:
     if not isinstance(given, dict) or given.keys() != SETTINGS.keys():
         seen = ", ".join(map(repr, given)) if isinstance(given, dict) else type(given).__name__
         raise CheckpointError(f"{place} must hold {', '.join(SETTINGS)}, and holds {seen[:200] or 'nothing'}", advice)
-    if large := [name for name, value in given.items() if isinstance(value, int) and value > MOST]:
-        raise CheckpointError(f"{place}: {large[0]} is more than {MOST:,}, beyond any model", advice)
+    if large := [name for name, value in given.items() if isinstance(value, int) and abs(value) > MOST]:
+        raise CheckpointError(f"{place}: {large[0]} is beyond {MOST:,}, and beyond any model", advice)
     values: dict[str, Any] = {ours: given[theirs] for theirs, ours in SETTINGS.items()}
     try:
         return ModelConfig(family="gpt2", **values)
@@ -190,19 +190,18 @@ def _settings(folder: Path) -> ModelConfig:
 
 def _tokenizer(folder: Path) -> Tokenizer:
     """GPT-2's own where the two files are OpenAI's to the byte, else what they say."""
-    files = {name: _content(folder, name) for name in ("encoder.json", "vocab.bpe")}
-    if all(hashlib.sha256(files[name]).hexdigest() == digest for name, digest in formats.GPT2_FILES.items()):
+    content = {name: _content(folder, name) for name in ("encoder.json", "vocab.bpe")}
+    if all(hashlib.sha256(content[name]).hexdigest() == digest for name, digest in formats.GPT2_FILES.items()):
         return tokens.gpt2(folder)
     source = f"{folder}: encoder.json with vocab.bpe"
     try:
-        vocab = json.loads(files["encoder.json"])
-        lines = files["vocab.bpe"].decode("utf-8").split("\n")
+        vocab = json.loads(content["encoder.json"])
+        merges = files.merges(content["vocab.bpe"].decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{source}: cannot be read: {error}", "save or copy the two files again") from None
     if not isinstance(vocab, dict):
         raise TokenizerError(f"{source}: a JSON {type(vocab).__name__} is no vocabulary", "give that of the model")
     special = [{"id": vocab[END], "content": END, "special": True}] if END in vocab else []
-    merges = [line for line in (lines[1:] if lines[0].startswith("#version") else lines) if line]
     cut = {"type": "ByteLevel"}
     document = {"model": {"vocab": vocab, "merges": merges}, "added_tokens": special}
     return build(formats.parse(document | {"pre_tokenizer": cut, "decoder": cut}, source))

@@ -6,9 +6,10 @@ is used only for a name, and only where no copy of that model is on this machine
 """
 
 import dataclasses
+import errno
 from pathlib import Path
 
-from groundup.checkpoint import atomic, folder, huggingface, llama2c, openai, sources
+from groundup.checkpoint import atomic, huggingface, llama2c, openai, sources
 from groundup.checkpoint.gguf import read as gguf
 from groundup.checkpoint.source import Source
 from groundup.errors import CheckpointError, nearest
@@ -20,6 +21,7 @@ LOOKED_FOR = (
     "a llama2.c .bin file"
 )
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+LONGEST = 200  # letters of a name that a message repeats
 OPENAI = ("hparams.json", "checkpoint")  # the two files that no other format has together
 
 
@@ -36,8 +38,12 @@ def open_any(spec: str | Path, *, tokenizer: Path | None = None, progress: Progr
       -> did you mean 'gpt2'? (groundup models lists the names)
     """
     path, name = Path(spec), str(spec)
-    atomic.settle(path)  # its writer may have been killed between taking the old folder away and putting the new there
-    if path.exists():
+    for place in (
+        path,
+        path / "model",
+    ):  # a writer may have been killed between taking the old away and putting the new
+        atomic.settle(place)
+    if _exists(path):
         return _open_path(path, tokenizer)
     if name not in sources.ENTRIES:
         raise _unknown(path, name)
@@ -78,6 +84,15 @@ def kind_of(path: Path) -> str:
     raise CheckpointError(f"{path} is no model file that groundup can open", LOOKED_FOR + "." * bool(beside) + beside)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # then nothing has it
+            return False
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
+
+
 def _is_pickle(start: bytes) -> bool:
     """True for a zip (torch.save) or a bare pickle; a llama2.c file may begin with 80 02, too, then with two zeros."""
     bare = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") and start[2:] != bytes(2)
@@ -97,27 +112,40 @@ def _open_path(path: Path, tokenizer: Path | None) -> Source:
         return gguf.open_source(_ggufs(path)[0] if path.is_dir() else path)
     if kind == "openai":
         return openai.open_source(path)
-    return huggingface.open_source(folder.resolve(path))
+    return huggingface.open_source(_model_folder(path))
 
 
 def _kind_of_folder(path: Path) -> str:
-    packed = _ggufs(path)
+    packed, described = _ggufs(path), (path / "config.json").is_file()
+    if described and huggingface.holds_weights(path):
+        return "huggingface"
     if all((path / name).is_file() for name in OPENAI):
         return "openai"
-    if (path / "config.json").is_file() and (not packed or huggingface.holds_weights(path)):
-        return "huggingface"  # where GGUF files are handed out, a config.json without weights may lie beside them
+    if described and not packed:  # where GGUF files are handed out, a config.json without weights may lie beside them
+        return "huggingface"
     if len(packed) == 1:
         return "gguf"
     if packed:
         names = ", ".join(file.name for file in packed[:6]) + (" ..." if len(packed) > 6 else "")
         raise CheckpointError(f"{path} holds {len(packed)} .gguf files: {names}", "give one of them by its path")
-    if (path / "model" / "config.json").is_file() or (path / "settings.toml").is_file():
-        return "huggingface"  # a run of ours; where it has no checkpoint yet, `resolve` says so
-    atomic.settle(path / "model")
-    if (path / "model").is_dir():
-        return "huggingface"
+    if (path / "model").is_dir() or (path / "settings.toml").is_file():
+        return "huggingface"  # a run of ours; where it has no checkpoint yet, `_model_folder` says so
     hidden = f"; rename it to get the catalog's model {str(path)!r}" if str(path) in sources.ENTRIES else ""
     raise CheckpointError(f"{path} holds no model that groundup can open", LOOKED_FOR + hidden)
+
+
+def _model_folder(path: Path) -> Path:
+    """The folder with a config.json that RUN, RUN/best or a model folder means."""
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    if (path / "settings.toml").is_file():
+        raise CheckpointError(
+            f"the run in {path} has no checkpoint yet", f"go on with it: groundup pretrain --out {path} --resume"
+        )
+    raise CheckpointError(
+        f"{path} is no model folder: it has no config.json", "give a run folder, RUN/best or a model folder"
+    )
 
 
 def _ggufs(path: Path) -> list[Path]:
@@ -126,8 +154,9 @@ def _ggufs(path: Path) -> list[Path]:
 
 def _unknown(path: Path, name: str) -> CheckpointError:
     """A slip in a name gets the nearest name; a slip in a path cannot."""
+    short = name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
     if len(path.parts) > 1 or path.suffix.lower() in (".gguf", ".bin"):
         advice = "check the path; or give a name that `groundup models` lists"
-        return CheckpointError(f"there is no file or folder at {path}", advice)
+        return CheckpointError(f"there is no file or folder at {short}", advice)
     advice = f"{nearest(name, sources.ENTRIES)} (groundup models lists the names)"
-    return CheckpointError(f"there is no file or folder '{name}', and no model of that name", advice)
+    return CheckpointError(f"there is no file or folder '{short}', and no model of that name", advice)

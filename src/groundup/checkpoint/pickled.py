@@ -17,9 +17,11 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from groundup.checkpoint.fields import printable
 from groundup.errors import CheckpointError
 
 LIMIT = 2 << 20  # bytes of data.pkl, and of the list of files in the archive: some 100 are needed for each tensor
+MOST_STEPS = 250_000  # of the pickle program: a tensor takes some 40
 FIX = "use a copy in safetensors form, or convert it where you trust it"
 PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
 PLAIN |= {f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double")}
@@ -107,32 +109,42 @@ def _directory_bytes(path: Path, file: BinaryIO, size: int) -> int:
 
 def _check_names(path: Path, program: bytes) -> None:
     try:
-        for operation, argument, _ in pickletools.genops(program):
+        for step, (operation, argument, _) in enumerate(pickletools.genops(program)):
+            if step == MOST_STEPS:
+                raise _refused(path, f"its pickle has more than {MOST_STEPS:,} steps")
             named = operation.name == "GLOBAL" and argument not in PLAIN
             if named or operation.name in NAMING:
-                raise _refused(
-                    path, f"it holds {str(argument or operation.name).replace(' ', '.')[:100]}, not only tensors"
-                )
+                held = printable(str(argument or operation.name), 100).replace(" ", ".")
+                raise _refused(path, f"it holds {held}, not only tensors")
     except ValueError as error:
         raise _refused(path, f"its pickle is damaged ({_first_line(error)})") from None
 
 
 def _plain(path: Path, content: object) -> dict[str, Tensor]:
-    """The dict of tensors that a pickle gave, each with as many numbers behind it as its shape says."""
+    """The dict of tensors that a pickle gave, with as many numbers behind them as their shapes say."""
     if not isinstance(content, dict):
         raise _refused(path, f"it holds a {type(content).__name__}, not a dict of tensors")
+    if not content:
+        raise _refused(path, "it holds no tensors")
+    total = 0
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-            raise _refused(path, f"{str(name)[:100]} is a {type(tensor).__name__}, not a plain tensor")
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # strides of 0 repeat numbers
+            raise _refused(path, f"{printable(str(name), 100)} is a {type(tensor).__name__}, not a plain tensor")
+        size = tensor.numel() * tensor.element_size()
+        if size > tensor.untyped_storage().nbytes():  # strides of 0 repeat numbers
             raise _refused(
-                path, f"{name[:100]} has shape {tuple(tensor.shape)}, more numbers than the file holds for it"
+                path, f"{printable(name, 100)} has shape {tuple(tensor.shape)}, more numbers than the file holds for it"
             )
+        total += size
+    # Several tensors may show the same numbers, and each becomes one of its own. A tied head does, the token table a
+    # second time: less than the file again.
+    if total > 2 * path.stat().st_size:
+        raise _refused(path, f"its tensors have {total:,} bytes, more than twice those of the file")
     return {name: tensor.detach() for name, tensor in content.items()}
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return printable(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _refused(path: Path, why: str) -> CheckpointError:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.checkpoint import names
+from groundup.errors import CheckpointError
+from groundup.machine import lent_memory
 from groundup.model import build
 from groundup.model.config import BigramConfig, ModelConfig
 from groundup.tokens.tokenizer import Tokenizer
@@ -60,6 +62,7 @@ class Source:
     """A model opened but not read: what it is, its tokenizer, its tensors.
 
     `format`: "huggingface", "openai", "gguf" or "llama2.c". `card`: facts worth keeping; for our own folders card.json.
+    Raises CheckpointError for a tokenizer with ids that the model has no room for.
     """
 
     format: str
@@ -68,6 +71,14 @@ class Source:
     tokenizer: Tokenizer
     weights: Weights
     card: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        there, room = self.tokenizer.vocabulary, self.config.vocabulary
+        if there > room:
+            raise CheckpointError(
+                f"{self.path}: the tokenizer has {there:,} ids, the model only {room:,}",
+                "use the tokenizer that the model was trained with",
+            )
 
 
 def fill(
@@ -90,8 +101,9 @@ def fill(
     tensors = names.arranged(weights.shapes(), weights.read, config, dtype=dtype, device=device)
     with torch.device("meta"):
         model = build(config)  # shapes, no memory
-    for name, tensor in tensors:
-        _put(model, name, tensor)
+    with lent_memory():
+        for name, tensor in tensors:
+            _put(model, name, tensor)
     kinds = {parameter.dtype for parameter in model.parameters()}
     if len(kinds) > 1:
         widest = reduce(torch.promote_types, kinds)

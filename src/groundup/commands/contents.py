@@ -46,9 +46,23 @@ def describe_foreign(path: Path) -> Facts:
         return {"holds": f"a model to be had by name: groundup import {path} --out FOLDER", "network": facts}
     source = opening.open_any(path)
     stored = {"format": source.format, "tensors": len(source.weights.shapes())}
-    card = {name: value for name, value in source.card.items() if isinstance(value, str)}
-    facts = {"network": _network(source.config) | stored, "tokenizer": _tokenizer(source.tokenizer), "card": card}
-    return {"holds": "a model from elsewhere", **facts}
+    facts = {"network": _network(source.config) | stored, "tokenizer": _tokenizer(source.tokenizer)}
+    return {"holds": "a model from elsewhere", **facts, "card": _said(source.card)}
+
+
+def _card(folder: Path) -> Facts:
+    """What the card of a model folder says, if it has one."""
+    if not (folder / huggingface.CARD).is_file():
+        return {}
+    try:
+        return _said(huggingface.read_json(folder / huggingface.CARD))
+    except CheckpointError as error:
+        return {"cannot be read": error.what}
+
+
+def _said(card: Facts) -> Facts:
+    """The facts of a card that are a text: settings and machine have commands and files of their own."""
+    return {name: value for name, value in card.items() if isinstance(value, str)}
 
 
 def describe_run(path: Path) -> Facts:
@@ -85,6 +99,8 @@ def describe_model(path: Path) -> Facts:
         facts["tokenizer"] = _tokenizer(tokens.load(path))
     except TokenizerError as error:  # a damaged folder is a finding, too
         facts["tokenizer"] = {"cannot be read": error.what}
+    if card := _card(path):
+        facts["card"] = card
     facts["files"] = _files(path)
     return facts
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.checkpoint import atomic, folder, ollama, space
+from groundup.checkpoint import atomic, finite, folder, ollama, space
 from groundup.checkpoint.folder import Loaded
 from groundup.checkpoint.gguf import write as gguf
 from groundup.commands import export_check
@@ -24,10 +24,10 @@ from groundup.model import config_of
 from groundup.model.config import BigramConfig
 from groundup.settings import Export
 from groundup.tokens import Tokenizer, formats
+from groundup.train import run as runs
 
 ENDINGS = {"hf": "-hf", "gguf": ".gguf", "ollama": "-ollama", "tiktoken": ".tiktoken"}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-LARGEST_F16 = 65504.0
 # How a text is cut before bytes are joined, the only cut that our byte pairs have: GPT-2's, encoder.py of its release
 CUT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BUILD = """\
@@ -44,7 +44,7 @@ special_tokens=about["special_tokens"])"""
 class Result:
     """What was written: `bytes` in all of `files` at `out`, remarks on it, commands to type next, what was checked.
 
-    `ok` is False where another program opened it and computed something else.
+    `ok` is False where another program opened it and computed something else; then `next` is empty.
     """
 
     model: Path
@@ -73,10 +73,11 @@ def run(settings: Export) -> Result:
     loaded = folder.load(settings.model)
     dtype = _stored(loaded.model) if dtype == "auto" else dtype
     out.parent.mkdir(parents=True, exist_ok=True)
-    name = _name(settings.model)
+    _, name = _place(settings.model)
     remarks = _write(out, settings.to, loaded, name, dtype)
     files = _files(out, settings.to)
     checks = _checks(out, settings.to, loaded, dtype) if settings.check else []
+    ok = all(check.outcome != "failed" for check in checks)
     return Result(
         model=loaded.folder,
         to=settings.to,
@@ -85,9 +86,9 @@ def run(settings: Export) -> Result:
         bytes=sum(file.stat().st_size for file in files),
         files=[file.name for file in files],
         remarks=remarks,
-        next=_next(out, settings.to, loaded, name),
+        next=_next(out, settings.to, loaded, name) if ok else [],
         checks=checks,
-        ok=all(check.outcome != "failed" for check in checks),
+        ok=ok,
     )
 
 
@@ -120,18 +121,28 @@ def _beside(model: str, to: str, dtype: str) -> Path:
     >>> _beside("runs/first", "gguf", "q8_0").as_posix(), _beside("gpt2", "tiktoken", "none").as_posix()
     ('runs/first-q8_0.gguf', 'gpt2.tiktoken')
     """
-    parent = Path(model).parent if Path(model).name not in ("", "..") else Path(model).resolve().parent
-    return parent / (_name(model) + (f"-{dtype}" if to == "gguf" else "") + ENDINGS[to])
+    parent, name = _place(model)
+    return parent / (name + (f"-{dtype}" if to == "gguf" else "") + ENDINGS[to])
 
 
-def _name(model: str) -> str:
-    """What to call a model: the last part of its path, without a file's ending.
+def _place(model: str) -> tuple[Path, str]:
+    """The folder that a model lies in, and what to call it: the last part of its path, without a file's ending.
 
-    >>> _name("runs/gpt-0.5"), _name("models/smol.Q4_1.gguf")
+    RUN/model and RUN/best are parts of a run, in which nothing else is written: they stand for RUN and RUN-best.
+
+    >>> _place("runs/gpt-0.5")[1], _place("models/smol.Q4_1.gguf")[1]
     ('gpt-0.5', 'smol.Q4_1')
     """
-    name = Path(model).name if Path(model).name not in ("", "..") else Path(model).resolve().name
-    return re.sub(r"\.(gguf|bin)$", "", name) or "model"
+    path = _with_a_name(Path(model))
+    if path.name in ("model", "best") and (path.parent / runs.SETTINGS).is_file():
+        run = _with_a_name(path.parent)
+        return run.parent, run.name + ("-best" if path.name == "best" else "")
+    return path.parent, re.sub(r"\.(gguf|bin)$", "", path.name) or "model"
+
+
+def _with_a_name(path: Path) -> Path:
+    """A path that ends in a name, which . and .. do not."""
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def _refuse_what_is_there(out: Path, to: str) -> None:
@@ -139,6 +150,8 @@ def _refuse_what_is_there(out: Path, to: str) -> None:
     taken = [path for path in (out, *([_note(out)] if to == "tiktoken" else [])) if path.exists() or path.is_symlink()]
     if taken:
         advice = "delete it first, or choose another --out"
+        if to == "tiktoken" and taken == [_note(out)]:
+            advice = f"delete it first: without {out.name} it is half of an export; or choose another --out"
         if out.is_dir() and to in ("gguf", "tiktoken"):
             advice = f"give a file name: --out {out / 'NAME'}{ENDINGS[to]}"
         raise SettingsError(f"{taken[0]} is already there", advice)
@@ -170,20 +183,15 @@ def _write(out: Path, to: str, loaded: Loaded, name: str, dtype: str) -> list[st
 
 
 def _write_hf(out: Path, loaded: Loaded, dtype: str) -> None:
-    """A copy of the native folder, which is a Hugging Face folder; only the number format may change."""
+    """A copy of the native folder, which is a Hugging Face folder; only the number format may change.
+
+    Raises CheckpointError for weights that are not finite, or would not be in that format.
+    """
     target = DTYPES[dtype]
-    if target == torch.float16:
-        _refuse_overflow(loaded.model)
+    limit, wider = torch.finfo(target).max, "give --dtype bf16 or f32" if dtype == "f16" else "give --dtype f32"
+    for name, parameter in loaded.model.named_parameters():
+        finite.checked(parameter.detach(), name, kind=dtype, limit=limit, wider=wider)
     folder.save_model(out, loaded.model.to(target), loaded.tokenizer, card=loaded.card)
-
-
-def _refuse_overflow(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        largest = float(parameter.detach().abs().max())
-        if largest > LARGEST_F16:
-            raise SettingsError(
-                f"{name} holds {largest:.3g}, and f16 ends at {LARGEST_F16:,.0f}", "give --dtype bf16 or f32"
-            )
 
 
 def _write_gguf(out: Path, loaded: Loaded, name: str, dtype: str) -> list[str]:
@@ -204,7 +212,8 @@ def _write_ollama(out: Path, loaded: Loaded, name: str, dtype: str) -> list[str]
 def write_tiktoken(out: Path, tokenizer: Tokenizer, name: str) -> None:
     """Write a rank file, and beside it `OUT.json`: what tiktoken must be told besides, and the lines that build it.
 
-    Raises TokenizerError for a tokenizer that tiktoken cannot express.
+    The note comes first and goes again where the ranks cannot be written; a kill in between leaves it alone. Raises
+    TokenizerError for a tokenizer that tiktoken cannot express.
     """
     ranks = formats.to_tiktoken(tokenizer)
     about: dict[str, Any] = {
@@ -215,7 +224,11 @@ def write_tiktoken(out: Path, tokenizer: Tokenizer, name: str) -> None:
         "build": BUILD.replace("{note}", _note(out).name).splitlines(),
     }
     atomic.write_text(_note(out), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    atomic.write_text(out, ranks.decode("ascii"))
+    try:
+        atomic.write_text(out, ranks.decode("ascii"))
+    except BaseException:
+        _note(out).unlink()
+        raise
 
 
 def _note(out: Path) -> Path:

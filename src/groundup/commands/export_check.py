@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from groundup.checkpoint import consumers
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import GroundupError, TokenizerError
-from groundup.evaluate.agreement import KL, RELATIVE, TOP1, Agreement, compare, near_enough, same_weights, together
+from groundup.evaluate.agreement import (
+    KL,
+    RELATIVE,
+    TOP1,
+    Agreement,
+    compare,
+    near_enough,
+    same_weights,
+    says_too_little,
+    together,
+)
 from groundup.generate import Sampler, generate
 from groundup.generate.stream import start_ids
 from groundup.model import config_of
@@ -77,10 +87,9 @@ def check_gguf(file: Path, loaded: Loaded, dtype: str) -> list[Check]:
 
     def judged(found: Agreement) -> Check:
         outcome = {True: "passed", False: "failed", None: "shown"}[near_enough(found, dtype)]
-        bound = f"at least {TOP1[dtype]:.0%}" if dtype in TOP1 else f"at most {KL[dtype]:g} nats" if dtype in KL else ""
-        bound = bound or "no bound is set for 4 bits"
         words = f"same most likely token at {found.top1:.1%} of {found.positions:,} positions"
-        return Check("logits", program, outcome, f"{words}, mean KL {found.kl:.1e} nats ({program}; {bound})", found)
+        words = f"{words}, mean KL {found.kl:.1e} of the {found.said:.1e} nats that the model says"
+        return Check("logits", program, outcome, f"{words} ({program}; {_bound(found, dtype)})", found)
 
     try:
         opened = consumers.LlamaCpp(file, context=min(config_of(loaded.model).context, LENGTH))
@@ -91,6 +100,20 @@ def check_gguf(file: Path, loaded: Loaded, dtype: str) -> list[Check]:
             _check_ids(program, lambda: llama.ids, loaded.tokenizer, kept=False),
             _check_logits(program, lambda: llama.logits, loaded, judged),
         ]
+
+
+def _bound(found: Agreement, dtype: str) -> str:
+    """What is asked of a GGUF file, in words; or why nothing is.
+
+    >>> _bound(Agreement(9, 1.0, 0.1, 0.1, 0.0, 2.0), "f16"), _bound(Agreement(9, 1.0, 0.1, 0.1, 0.0, 2.0), "q8_0")
+    ('at least 99%, KL at most 0.01%', 'KL at most 1%')
+    """
+    if dtype not in KL:
+        return "no bound is set for 4 bits"
+    if says_too_little(found):
+        return "too little to judge by: train it further, then check again"
+    share = f"KL at most {100 * KL[dtype]:g}%"
+    return f"at least {TOP1[dtype]:.0%}, {share}" if dtype in TOP1 else share
 
 
 def check_tiktoken(note: Path, loaded: Loaded) -> list[Check]:
@@ -114,8 +137,8 @@ def _check_ids(
     """Compare ids text by text, special tokens as plain text; `kept`: the other program normalises text as we do."""
     try:
         theirs = opened()
-        compared, left_out = 0, 0
-        for text, ours in texts(tokenizer):
+        compared, left_out, every = 0, 0, list(texts(tokenizer))
+        for text, ours in every:
             if not kept and tokenizer.decode(ours) != text:
                 left_out += 1
                 continue
@@ -126,12 +149,22 @@ def _check_ids(
     except GroundupError as error:
         return Check("ids", program, "failed", error.what)
     without = f"; {left_out} not compared, our tokenizer normalises them and {program} does not" if left_out else ""
-    return Check("ids", program, "passed", f"ids equal for {compared} hard texts ({program}){without}")
+    if unsaid := len(probes(tokenizer)) - len(every):
+        without += f"; {unsaid} not compared, a tokenizer of {tokenizer.kind} cannot say them"
+    if not compared:
+        return Check("ids", program, "not checked", f"ids not checked ({program}){without}")
+    count = "1 hard text" if compared == 1 else f"{compared} hard texts"
+    return Check("ids", program, "passed", f"ids equal for {count} ({program}){without}")
+
+
+def probes(tokenizer: Tokenizer) -> list[str]:
+    """The hard texts, and the special tokens as plain text."""
+    return [*PROBES, *(f"a{name} {name}b" for name in tokenizer.special)]
 
 
 def texts(tokenizer: Tokenizer) -> Iterator[tuple[str, list[int]]]:
-    """The probes that a tokenizer can express, and its special tokens as plain text, with our ids."""
-    for text in (*PROBES, *(f"a{name} {name}b" for name in tokenizer.special)):
+    """The probes that a tokenizer can express, with our ids."""
+    for text in probes(tokenizer):
         try:
             yield text, tokenizer.encode(text)
         except TokenizerError:  # characters and words know only what they were learnt from
@@ -185,5 +218,5 @@ def passages(model: nn.Module, tokenizer: Tokenizer) -> Iterator[list[int]]:
         for row, new in zip(written, step.ids, strict=True):
             row.append(0 if new is None else new)  # no row ends: no end was named
     yield from (row[:length] for row in written)
-    probes = start + [id for _, ids in texts(tokenizer) for id in ids]
-    yield probes[:length]
+    hard = start + [id for _, ids in texts(tokenizer) for id in ids]
+    yield hard[:length]

@@ -18,6 +18,7 @@ from groundup.generate import Delta, Sampler, ready, write
 from groundup.generate.ready import pays
 from groundup.model import config_of
 from groundup.settings import Generate
+from groundup.tokens import Tokenizer
 
 Emit = Callable[[str], None]
 
@@ -58,7 +59,7 @@ def run(settings: Generate, *, emit: Emit | None = None) -> Result:
     loaded = folder.load(settings.model, dtype=dtype, device=machine.device)
     _make_ready(loaded, settings, prompts)
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
-    remark("a base model: it continues text, it was not taught to chat")
+    remark(_manner(loaded.tokenizer))
     began = time.perf_counter()
     samples = _Samples(prompts, emit or _nowhere)
     for delta in _deltas(loaded, prompts, settings, seed):
@@ -84,6 +85,13 @@ def _make_ready(loaded: Loaded, settings: Generate, prompts: list[str]) -> None:
     except Exception as error:  # a compiler can fail in any way
         remark(f"not compiled: {machines.reason(error)}")
         ready(loaded.model, int8=int8, rows=rows)
+
+
+def _manner(tokenizer: Tokenizer) -> str:
+    """What a person should know of a model before they read what it writes."""
+    if tokenizer.chat_template is None:
+        return "a base model: it continues text, it was not taught to chat"
+    return "this model was taught to chat; here the prompt is continued as it stands"
 
 
 def read_prompts(settings: Generate) -> list[str]:

@@ -4,23 +4,28 @@ In: `settings.Import`: a folder, a file or a name. Out: the model folder, and `R
 changed on the way. The card keeps where it came from, its licence, and the SHA-256 of every file it was made from.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from groundup.checkpoint import atomic, folder, names, opening, space
+from groundup.checkpoint import atomic, fields, finite, folder, names, opening, space
+from groundup.checkpoint.huggingface import CARD
 from groundup.checkpoint.source import Source, Weights, fill
-from groundup.errors import CheckpointError, SettingsError
+from groundup.errors import SettingsError
 from groundup.journal import Progress
 from groundup.model.config import ModelConfig
 from groundup.settings import Import
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WIDER = {"fp16": "bf16"}  # has room for larger numbers in as many bytes
+BEFORE = "before"  # in a card: what stood there already, of an earlier import
 OTHERS = {".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".pt", ".pth", ".tflite", ".lock", ".sha256"}
 
 
@@ -54,14 +59,13 @@ def run(settings: Import) -> Result:
     out = _target(settings)
     began = time.perf_counter()
     source = opening.open_any(settings.source, tokenizer=settings.tokenizer)
-    _check_ids(source)
     seen: set[torch.dtype] = set()
     with Progress("import", total=len(source.weights.shapes()), unit="tensor") as line:
-        model = fill(source.config, Watched(source.weights, line, seen), dtype=DTYPES.get(settings.dtype))
+        watched = Watched(source.weights, line, seen, wanted=settings.dtype)
+        model = fill(source.config, watched, dtype=DTYPES.get(settings.dtype))
     kind = next(model.parameters()).dtype
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = {"imported from": settings.source, "format": source.format, **source.card}
-    card |= {"files": _fingerprints(source, settings.tokenizer)}
+    card = _card(source, settings)
     tensors = names.to_hf(GivenUp(model), source.config)
     with atomic.written_aside(out, needed=space.of(tensors.values())) as aside:
         folder.write_model(aside, source.config, tensors, source.tokenizer, card=card)
@@ -75,7 +79,7 @@ def run(settings: Import) -> Result:
         context=source.config.context,
         tokenizer=f"{source.tokenizer.kind}, {source.tokenizer.vocabulary:,} ids",
         dtype=folder.STORED[kind],
-        licence=str(card.get("licence", "")),
+        licence=fields.printable(str(card.get("licence", ""))),
         changed=_changes(source, seen, kind),
         bytes=sum(path.stat().st_size for path in out.iterdir()),
         seconds=time.perf_counter() - began,
@@ -94,28 +98,35 @@ def _target(settings: Import) -> Path:
     return out
 
 
-def _check_ids(source: Source) -> None:
-    if source.tokenizer.vocabulary > source.config.vocabulary:
-        raise CheckpointError(
-            f"{source.path}: the tokenizer has {source.tokenizer.vocabulary:,} ids, the model only "
-            f"{source.config.vocabulary:,}",
-            "use the tokenizer that the model was trained with",
-        )
+def _card(source: Source, settings: Import) -> dict[str, Any]:
+    """What was known of the model, and where it came from now; what a card.json says of that itself stands apart."""
+    ours: dict[str, Any] = {"imported from": settings.source, "format": source.format}
+    if not (source.path / CARD).is_file():  # then no one but the reader has written this card
+        ours |= source.card
+    ours |= {"files": _fingerprints(source, settings.tokenizer)}
+    before = {name: fact for name, fact in source.card.items() if name in (*ours, BEFORE) and ours.get(name) != fact}
+    return source.card | ours | ({BEFORE: before} if before else {})
 
 
 class Watched:
-    """Weights that move a progress line as they are read, and remember which number formats they came in."""
+    """Weights that move a progress line as they are read, and remember which number formats they came in.
 
-    def __init__(self, weights: Weights, line: Progress, seen: set[torch.dtype]) -> None:
+    `wanted`: the format they are to be stored in, a key of DTYPES; another leaves them in their own.
+    """
+
+    def __init__(self, weights: Weights, line: Progress, seen: set[torch.dtype], *, wanted: str) -> None:
         self._weights, self._line, self._seen, self._done = weights, line, seen, 0
+        limit = torch.finfo(DTYPES[wanted]).max if wanted in DTYPES else math.inf
+        wider = f"take --dtype {WIDER.get(wanted, 'fp32')}"
+        self._checked = partial(finite.checked, kind=wanted, limit=limit, wider=wider)
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor."""
         return self._weights.shapes()
 
     def read(self, name: str) -> Tensor:
-        """One tensor, as the weights give it."""
-        tensor = self._weights.read(name)
+        """One tensor, as the weights give it; raises CheckpointError for numbers that cannot be stored."""
+        tensor = self._checked(self._weights.read(name), name)
         self._seen.add(tensor.dtype)
         self._done += 1
         self._line.update(self._done)
@@ -174,11 +185,13 @@ def _changes(source: Source, seen: set[torch.dtype], kind: torch.dtype) -> list[
         changed.append("queries and keys: the rows of each head reordered, from rotary pairs side by side to halves")
     if source.format == "gguf" and family == "gpt2":
         changed.append("matrices: transposed, from (out, in) to (in, out)")
-    if set(stored.replace(",", " ").split()) - {"F32", "F16", "BF16"}:
+    if source.format == "gguf" and set(stored.replace(",", " ").split()) - {"F32", "F16", "BF16"}:
         changed.append(f"dequantised to float32: stored as {stored}")
     if source.format == "openai":
         changed.append("matrices: a leading axis of one dropped")
-    if seen - {kind}:
+    if source.format == "openai" and stored == "float64":
+        changed.append(f"numbers: float64 there, {folder.STORED[kind]} here")
+    elif seen - {kind}:
         there = ", ".join(sorted(folder.STORED.get(one, str(one)) for one in seen))
         changed.append(f"numbers: {there} there, {folder.STORED[kind]} here")
     return changed

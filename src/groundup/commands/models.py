@@ -21,7 +21,7 @@ from groundup.text import download
 class Row:
     """One model; `bytes` is what its download takes, about; `here` the folder with all its files, or None.
 
-    `files`: path, address (or package), sha256 and bytes of each; None where they are those of the first download.
+    `files`: path, address (or package and its sha256), sha256 and bytes of each; None where they are not known.
     """
 
     name: str
@@ -74,7 +74,7 @@ def _row(name: str) -> Row:
 
 def _file(file: sources.File) -> dict[str, Any]:
     packed = {"package": file.wheel.requirement, "package sha256": file.wheel.sha256} if file.wheel else {}
-    known = {"sha256": file.sha256 or None, "bytes": file.bytes or None}
+    known: dict[str, Any] = {"sha256": file.sha256 or None, "bytes": file.bytes or None}
     return {"path": file.path, "address": file.address, **known, **packed}
 
 
@@ -106,7 +106,10 @@ def _show_one(console: Console, row: Row) -> None:
     for file in row.files:
         console.print(f"\n{file['path']}", style="bold")
         console.print(f"  {file.get('package') or file['address']}", soft_wrap=True)
-        console.print(f"  sha256 {file['sha256'] or 'that of your first download'}", soft_wrap=True)
+        if package := file.get("package sha256"):
+            console.print(f"  sha256 of the package {package}", soft_wrap=True)
+        unknown = "not known" if row.gated else "that of your first download"
+        console.print(f"  sha256 {file['sha256'] or unknown}", soft_wrap=True)
     console.print(f"\nnext: groundup import {row.name} --out models/{row.name}")
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from groundup.commands.tokenizer import opened
 from groundup.errors import SettingsError
 from groundup.settings import Prepare
+from groundup.text import read
 from groundup.tokens import prepare
+from groundup.tokens.learning import LEARNT, Progress
+from groundup.tokens.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def run(settings: Prepare) -> Result:
             worked = True
             show(doing, done, total)
 
-        done = prepare.from_settings(settings, settings.out, progress=watch)
+        done = _prepared(settings, settings.out, watch)
     seconds = time.perf_counter() - start
     tokens = done.train_tokens + done.valid_tokens
     return Result(
@@ -63,6 +67,18 @@ def run(settings: Prepare) -> Result:
         seconds=seconds,
         megabytes_per_second=done.bytes / 1e6 / seconds if worked else 0.0,
     )
+
+
+def _prepared(settings: Prepare, out: Path, progress: Progress) -> Prepared:
+    """The shards, with a tokenizer to be learnt, gpt2's, or that of a file, a folder or a model."""
+    name = settings.tokenizer
+    learnt = name in (*LEARNT, "gpt2") or settings.vocabulary is not None
+    tokenizer = None if learnt else opened(name)
+    if tokenizer is None:
+        return prepare.from_settings(settings, out, progress=progress)
+    sources = read.sources(settings.data, field=settings.field, progress=progress)
+    job = prepare.Job(sources, tokenizer, out, settings.validation, settings.split, workers=settings.workers)
+    return prepare.carry_out(job, progress=progress)
 
 
 def show(result: Result) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from groundup import tokens
-from groundup.errors import DataError, SettingsError
+from groundup.errors import DataError, SettingsError, TokenizerError
 from groundup.settings import TokenizerDecode, TokenizerEncode, TokenizerShow, TokenizerTrain
 from groundup.text import read
 from groundup.tokens import Tokenizer, learning, prepare
@@ -113,8 +113,21 @@ def decode(settings: TokenizerDecode) -> Decoded:
 
 
 def choose(name: str) -> Tokenizer:
-    """The tokenizer a person means: gpt2, or what a file or folder holds (a folder named gpt2: write ./gpt2)."""
-    return tokens.gpt2() if name == "gpt2" else tokens.load(name)
+    """The tokenizer a person means: gpt2, or what a file, folder or model holds (a folder named gpt2: write ./gpt2)."""
+    return tokens.gpt2() if name == "gpt2" else opened(name) or tokens.load(name)
+
+
+def opened(name: str) -> Tokenizer | None:
+    """The tokenizer in a file or folder, or in any model that `groundup import` takes; None where there is none.
+
+    Raises CheckpointError, TokenizerError or DataError for a model that is damaged or cannot be had.
+    """
+    try:
+        return tokens.load(name)
+    except TokenizerError:
+        from groundup.stages.start import tokenizer_of  # torch comes with it: only where it is needed
+
+        return tokenizer_of(name)
 
 
 def _text(text: str | None, file: Path | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from groundup.errors import SettingsError, nearest
@@ -26,11 +26,32 @@ def knob(
     return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
-WORDS = {"from_model": "from"}  # settings whose word Python keeps for itself: flags and TOML files use the word
+# Settings whose word Python keeps for itself: the flag is the word, a TOML file may use either, and we write the name.
+WORDS = {"from_model": "from"}
+SPELLINGS = {"f32": "fp32", "f16": "fp16"}  # llama.cpp's words for number formats, and torch's
+
+
+def in_torch(dtype: str) -> str:
+    """A number format in torch's spelling.
+
+    >>> in_torch("f16"), in_torch("bf16")
+    ('fp16', 'bf16')
+    """
+    return SPELLINGS.get(dtype, dtype)
+
+
+def in_llama_cpp(dtype: str) -> str:
+    """A number format in llama.cpp's spelling.
+
+    >>> in_llama_cpp("fp16"), in_llama_cpp("q8_0")
+    ('f16', 'q8_0')
+    """
+    return next((ours for ours, theirs in SPELLINGS.items() if theirs == dtype), dtype)
+
 
 Positive = Annotated[int, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Dtype = Annotated[Literal["auto", "fp32", "bf16", "fp16", "f32", "f16"], AfterValidator(in_torch)]
 Family = Literal["gpt2", "llama", "qwen3", "bigram"]
 Span = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]?$")]  # "500" steps, "90s", "2m", "1.5h"
 
@@ -54,9 +75,14 @@ class Settings(BaseModel):
                 where = f" in {config}" if name in values else ""
                 raise SettingsError(f"unknown setting '{name}'{where}", nearest(name, cls.model_fields))
         try:
-            return cls(**{**values, **flags})
+            return cls(**{**cls.without_conflicts(values, flags), **flags})
         except ValidationError as error:
             raise SettingsError(*_explain(error, cls.model_fields)) from None
+
+    @classmethod
+    def without_conflicts(cls, file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a TOML file that can stand beside these flags: all, unless a class says otherwise."""
+        return file
 
     def to_toml(self) -> str:
         """The settings as TOML, in declaration order; a setting that is None is left out."""

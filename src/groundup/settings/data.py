@@ -27,7 +27,7 @@ class TokenizeSettings(TextSettings):
 
     tokenizer: str = knob(
         "bpe",
-        "chars, words, words-strict, bpe (learnt from the data), gpt2, or a tokenizer.json or model folder",
+        "chars, words, words-strict, bpe (learnt from the data), gpt2, or a tokenizer.json or model from anywhere",
         group="Tokens",
     )
     vocabulary: Positive | None = knob(
@@ -64,7 +64,7 @@ class TokenizerTrain(TextSettings):
 class TokenizerShow(Settings):
     """Colour the pieces a tokenizer cuts a text into, and count bytes per token."""
 
-    tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a model or run folder", positional=True)
+    tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a run or model from anywhere", positional=True)
     text: str | None = knob(None, "the text; - reads standard input", stdin=True)
     file: Path | None = knob(None, "a UTF-8 file instead of --text; - reads standard input", stdin=True)
     limit: Positive = knob(2000, "show at most this many tokens")
@@ -73,7 +73,7 @@ class TokenizerShow(Settings):
 class TokenizerEncode(Settings):
     """Text to ids."""
 
-    tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a model or run folder", positional=True)
+    tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a run or model from anywhere", positional=True)
     text: str | None = knob(None, "the text; - reads standard input", stdin=True)
     file: Path | None = knob(None, "a UTF-8 file instead of --text; - reads standard input", stdin=True)
     special: bool = knob(False, "let special tokens written in the text become ids")
@@ -82,7 +82,7 @@ class TokenizerEncode(Settings):
 class TokenizerDecode(Settings):
     """Ids to text."""
 
-    tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a model or run folder", positional=True)
+    tokenizer: str = knob("gpt2", "gpt2, a tokenizer.json, or a run or model from anywhere", positional=True)
     ids: list[int] = knob([], "the ids, separated by spaces")
     file: Path | None = knob(
         None, "a file of ids separated by white space, or a JSON list, instead of --ids", stdin=True

@@ -4,9 +4,11 @@ In: flags, TOML. Out: `Import`, `Export`, `Models`.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from groundup.settings.base import Dtype, Settings, knob
+from pydantic import AfterValidator
+
+from groundup.settings.base import Dtype, Settings, in_llama_cpp, knob
 
 
 class Import(Settings):
@@ -26,9 +28,9 @@ class Export(Settings):
         "hf", "hf: a folder for transformers; gguf: a file for llama.cpp; ollama: with a Modelfile; tiktoken: the ids"
     )
     out: Path | None = knob(None, "the file or folder to write; by default beside the model, named after it")
-    dtype: Literal["auto", "f32", "f16", "bf16", "q8_0", "q4_0"] = knob(
-        "auto", "how to store the weights; auto: as they are for hf, f16 for gguf and ollama"
-    )
+    dtype: Annotated[
+        Literal["auto", "f32", "f16", "bf16", "q8_0", "q4_0", "fp32", "fp16"], AfterValidator(in_llama_cpp)
+    ] = knob("auto", "how to store the weights; auto: as they are for hf, f16 for gguf and ollama")
     check: bool = knob(False, "open the result with the program it is for, if installed, and compare what it computes")
 
 

@@ -3,8 +3,9 @@
 In: flags, TOML. Out: `Pretrain`, what was asked for; `Decided`, with nothing left open.
 """
 
+import sys
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from groundup.settings.base import Device, Dtype, Family, Positive, Span, knob
 from groundup.settings.data import TokenizeSettings
@@ -19,6 +20,20 @@ class Pretrain(TokenizeSettings):
         | {"micro_batch", "recompute"}  # what a run that ran out of memory must be able to lower
     )
 
+    fixed_by_from: ClassVar[tuple[str, ...]] = (
+        *("size", "family", "width", "layers", "heads", "kv_heads", "head_size", "hidden"),
+        *("qkv_bias", "tie", "init", "vocabulary"),
+    )
+
+    @classmethod
+    def without_conflicts(cls, file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what a settings file says of network and tokenizer where `--from` brings both, and say so once."""
+        given_up = [name for name in (*cls.fixed_by_from, "tokenizer") if name in file]
+        if not flags.get("from_model") or not given_up:
+            return file
+        print(f"--from brings network and tokenizer: of --config not used: {', '.join(given_up)}", file=sys.stderr)
+        return {name: value for name, value in file.items() if name not in given_up}
+
     out: Path | None = knob(None, "run folder", group="Output")
     resume: bool = knob(False, "go on with the run in --out (from step 0 if it has no checkpoint yet)", group="Output")
     dry_run: bool = knob(False, "print parameters, tokens, memory and time, then stop", group="Output")
@@ -29,7 +44,9 @@ class Pretrain(TokenizeSettings):
         "(`groundup models`)",
         group="Model",
     )
-    add_tokens: list[str] = knob([], "with --from: special tokens to add to its tokenizer", group="Model")
+    add_tokens: list[str] = knob(
+        [], "with --from: special tokens to add to its tokenizer, separated by spaces", group="Model"
+    )
     size: str = knob("1m", "named size: 1m 3m 10m 30m gpt2 gpt2-medium ... (`groundup info --sizes`)", group="Model")
     family: Family | None = knob(None, "gpt2, llama, qwen3 or bigram; by default what the size says", group="Model")
     context: Positive | None = knob(

@@ -4,9 +4,11 @@ In: flags, TOML. Out: `Generate`, `Evaluate`, `Info`, `Report`, `Demo`.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from groundup.settings.base import Device, Dtype, Positive, Settings, knob
+from pydantic import AfterValidator
+
+from groundup.settings.base import Device, Dtype, Positive, Settings, in_torch, knob
 from groundup.settings.data import TextSettings
 
 
@@ -28,7 +30,7 @@ class Generate(Settings):
     samples: Positive = knob(1, "continuations per prompt")
     cache: bool = knob(True, "keep keys and values between tokens")
     device: Device = knob("auto", "where to compute")
-    dtype: Literal["auto", "fp32", "bf16", "int8"] = knob(
+    dtype: Annotated[Literal["auto", "fp32", "bf16", "int8", "f32"], AfterValidator(in_torch)] = knob(
         "auto",
         "auto: as stored in the folder; int8 (rounded weights) is fastest on a CPU, then bf16 if the CPU has it, fp32",
     )

@@ -12,7 +12,7 @@ import numpy as np
 from groundup.batches import DocumentWindows, PackedDocuments, RandomWindows, Source, Windows
 from groundup.errors import DataError, SettingsError, TokenizerError
 from groundup.settings import Pretrain, TokenizeSettings
-from groundup.stages.start import Start
+from groundup.stages.start import Start, tokenizer_of
 from groundup.text import catalog
 from groundup.text import read as readers
 from groundup.tokens import prepare as preparing
@@ -38,8 +38,8 @@ class Corpus:
 def read(settings: TokenizeSettings, *, folder: Path, start: Start | None = None) -> Corpus:
     """Open shards made before, or prepare the text into `folder` (at once if that was done before).
 
-    The tokenizer is that of `start`, where it has one. Raises DataError where there is no text, or none left to train
-    on, and TokenizerError for shards that another tokenizer made.
+    The tokenizer is that of `start`, where it has one, else what the settings name. Raises DataError where there
+    is no text, or none left to train on, and TokenizerError for shards that another tokenizer made.
     """
     given = start.tokenizer if start else None
     if not settings.data:
@@ -57,6 +57,8 @@ def read(settings: TokenizeSettings, *, folder: Path, start: Start | None = None
                 "give the text itself, or prepare it again: groundup prepare --tokenizer MODEL",
             )
         return _corpus(made, given)
+    if given is None and settings.vocabulary is None:
+        given = tokenizer_of(settings.tokenizer)
     with preparing.shown() as progress:
         if given is None:
             return _corpus(preparing.from_settings(settings, folder, progress=progress))

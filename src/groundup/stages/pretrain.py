@@ -101,6 +101,8 @@ def _ready(asked: Pretrain, out: Path, planned: int) -> tuple[Job, Preflight, De
     trackers.check(asked.tracker)
     plans.check_budget(asked)
     origin = starts.from_model(asked, out)
+    if origin:
+        origin.seen(asked.context)  # too long a context is refused before any text is read
     text = corpus.read(asked, folder=out / "data", start=origin)
     if asked.from_model:
         asked = asked.replace(tokenizer=asked.from_model)

@@ -5,6 +5,7 @@ In: settings, and for a run that goes on its folder. Out: `Start`: the network's
 
 import dataclasses
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from torch import nn
 
 from groundup import model as models
 from groundup import tokens
-from groundup.checkpoint import atomic, fields, folder
-from groundup.errors import SettingsError, TokenizerError
+from groundup.checkpoint import atomic, fields, folder, huggingface, opening, sources
+from groundup.errors import CheckpointError, SettingsError, TokenizerError
 from groundup.model import surgery
 from groundup.model.config import BigramConfig, ModelConfig
 from groundup.settings import Pretrain, flag
@@ -23,8 +24,6 @@ from groundup.tokens.learning import LEARNT
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
 
-FIXED = "size family width layers heads kv_heads head_size hidden qkv_bias tie init vocabulary".split()
-WEIGHTS = (".safetensors", ".gguf", ".bin")
 OPENAI = "model.ckpt.data-"
 ROWS = 1024  # tokens of a row, where nobody says how many
 LICENCE = ("license", "licence")  # a model made from another is bound by it
@@ -71,7 +70,7 @@ def check(settings: Pretrain) -> None:
         if settings.add_tokens:
             raise SettingsError("--add-tokens needs --from", "a new tokenizer has no tokens to add to")
         return
-    for name in FIXED:
+    for name in settings.fixed_by_from:
         if name in settings.model_fields_set and getattr(settings, name) is not None:
             raise SettingsError(
                 f"--from fixes the network: {flag(name)} {getattr(settings, name)} cannot be given beside it",
@@ -98,6 +97,7 @@ def from_model(settings: Pretrain, out: Path) -> Start | None:
     _check_tokenizer(settings, loaded.tokenizer)
     tokenizer = loaded.tokenizer.with_special(settings.add_tokens)
     model = loaded.model
+    _tell_of_tokens(settings.add_tokens, loaded.tokenizer)
     if added := tokenizer.vocabulary - loaded.tokenizer.vocabulary:
         model = surgery.extend_vocabulary(model, tokenizer.vocabulary, known=loaded.tokenizer.vocabulary)
     config = _dropped(models.config_of(model), settings)
@@ -108,23 +108,41 @@ def from_model(settings: Pretrain, out: Path) -> Start | None:
     return Start(config, tokenizer, surgery.with_config(model, config).train(), same, facts)
 
 
+def _tell_of_tokens(asked: list[str], tokenizer: Tokenizer) -> None:
+    """Say which tokens are new to a tokenizer: a comma between two of them makes one of both."""
+    new = [repr(name) for name in dict.fromkeys(asked) if name not in tokenizer.special]
+    there = [repr(name) for name in dict.fromkeys(asked) if name in tokenizer.special]
+    if asked:
+        known = f"; already there: {', '.join(there)}" if there else ""
+        print(f"added tokens: {', '.join(new) or 'none'}{known}", file=sys.stderr)
+
+
 def weights_hash(path: Path) -> str:
     """sha256 of a model's file of weights; of several, of their names and hashes, in order.
 
     >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "model.bin"
+    >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"
     >>> _ = file.write_bytes(b"weights")
     >>> weights_hash(file)[:8], weights_hash(file) == weights_hash(file.parent)
     ('9a129038', True)
     """
-    files = [path] if path.is_file() else sorted(
-        file for file in path.iterdir() if file.is_file() and (file.suffix in WEIGHTS or file.name.startswith(OPENAI))
-    )  # fmt: skip
-    hashes = {file.name: _sha256(file) for file in files}
+    hashes = {file.name: _sha256(file) for file in _weight_files(path)}
     if len(hashes) == 1:
         return next(iter(hashes.values()))
     listed = "".join(f"{value}  {name}\n" for name, value in hashes.items())  # as the program sha256sum prints them
     return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The files that a model's weights are read from, in the order in which `huggingface.weights` looks for them."""
+    if path.is_file():
+        return [path]
+    for whole in (huggingface.WEIGHTS, huggingface.PICKLED):
+        if (path / whole).exists():
+            return [path / whole]
+        if (index := path / (whole + huggingface.INDEX)).exists():
+            return [path / name for name in sorted(set(huggingface.read_json(index)["weight_map"].values()))]
+    return sorted(file for file in path.iterdir() if file.name.startswith(OPENAI))
 
 
 def _sha256(file: Path) -> str:
@@ -162,8 +180,25 @@ def _check_tokenizer(settings: Pretrain, own: Tokenizer) -> None:
     """Refuse a --tokenizer that is not the model's own."""
     if settings.tokenizer in (*LEARNT, settings.from_model):
         return
-    given = tokens.gpt2() if settings.tokenizer == "gpt2" else tokens.load(settings.tokenizer)
+    name = settings.tokenizer
+    given = tokens.gpt2() if name == "gpt2" else tokenizer_of(name) or tokens.load(name)
     if given.fingerprint != own.fingerprint:
         raise TokenizerError(
             f"--tokenizer {settings.tokenizer} is not the tokenizer of {settings.from_model}", "leave --tokenizer out"
         )
+
+
+def tokenizer_of(name: str) -> Tokenizer | None:
+    """The tokenizer of a model from elsewhere: GGUF, llama2.c, OpenAI's GPT-2, a name of the catalog.
+
+    None for what is no such model: names of tokenizers, and files and folders that `tokens.load` opens. Raises what
+    `opening.open_any` raises for a model that is damaged or cannot be had.
+    """
+    path = Path(name)
+    if name in (*LEARNT, "gpt2") or not (path.exists() or name in sources.ENTRIES):
+        return None
+    try:
+        kind = opening.kind_of(path) if path.exists() else ""
+    except CheckpointError:  # no model: a tokenizer.json, a folder with one
+        return None
+    return None if kind == "huggingface" else opening.open_any(name).tokenizer

@@ -27,7 +27,7 @@ DEEPEST = 50  # lists within lists of a message
 DATE = re.compile(r"(?:[^%]|%-?[a-zA-Z%])*")
 FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)  # what Python says of wrong values
 ROLE = re.compile(r"[\w-]{1,64}")
-TOOLS = -1  # the descriptions of tools, as if they were a message
+TOOLS, VARIABLES = -1, -2  # the descriptions of tools, and what else a template is told, as if they were messages
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Segment:
     """A stretch of a rendered conversation.
 
     `content`: the words of message number `message`, spoken by `role`; special tokens written in them are plain text.
-    So are those of tool descriptions (role "tools", message -1). Otherwise the template's own words, where special
-    tokens count; `message` is None then and `role` "".
+    So are those of tool descriptions (role "tools", message -1) and of variables, documents among them (role
+    "variables", message -2). Otherwise the template's own words, where special tokens count; `message` is None then
+    and `role` "".
     """
 
     text: str
@@ -48,8 +49,14 @@ class Segment:
 class ChatTemplate:
     """A template ready to render; the special tokens are the texts that it may write, "" for those there are not.
 
-    Raises DataError where it is no valid Jinja. What it may do is what `transformers` allows, less what chat templates
-    have no use for: formatting with % and `format`, recursive loops, other templates.
+    Raises DataError where it is no valid Jinja. What it may do is what chat templates do; of the rest that
+    `transformers` allows each thing is refused by its name when it is met:
+
+    - the filters `attr batch center e escape filesizeformat forceescape groupby pprint random slice striptags truncate
+      urlencode urlize wordcount wordwrap xmlattr`, and in `format` all but %s, %d and %%;
+    - the operator % on text, and of its methods what pads, encodes, formats or folds it, such as `zfill`, `ljust`,
+      `center`, `encode`, `format`, `casefold` and `swapcase`;
+    - `cycler`, `joiner`, `lipsum`; blocks, autoescape, recursive loops, other templates; what `safe` would escape.
 
     >>> chatml = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}{{ eos_token }}{% endfor %}"
     >>> template = ChatTemplate(chatml, eos="<|end|>")
@@ -79,7 +86,7 @@ class ChatTemplate:
         """
         plain = [_plain(dict(message), "a message") for message in messages]
         known = None if tools is None else _plain(list(tools), "a tool")
-        return str(self._told(plain, generation, known, variables))
+        return str(self._told(plain, generation, known, _variables(variables)))
 
     def segments(
         self,
@@ -91,21 +98,23 @@ class ChatTemplate:
     ) -> list[Segment]:
         """The text of `render` in parts: what came with a message, and what the template wrote around it.
 
-        Everything in a message but its role is content, also what the template trimmed, cut or turned into JSON.
-        Raises DataError as `render`, and for a template after which content cannot be told from its own words.
+        Everything in a message but its role is content, also what the template trimmed, cut or turned into JSON; so is
+        all text in tools and variables. Raises DataError as `render`, for a role that is no word, and for a template
+        after which content cannot be told from its own words.
         """
         plain = [_marked(_plain(dict(message), "a message"), number) for number, message in enumerate(messages)]
         known = None if tools is None else traced.marked(_plain(list(tools), "a tool"), TOOLS)
-        text, place, parts = self._told(plain, generation, known, variables), 0, []
+        told = {name: traced.marked(value, VARIABLES) for name, value in _variables(variables).items()}
+        text, place, parts = self._told(plain, generation, known, told), 0, []
         for size, owner in traced.spans(text):
             parts.append(Segment(str(text[place : place + size]), _speaker(plain, owner), owner is not None, owner))
             place += size
         return parts
 
-    def _told(self, messages: list[Any], generation: bool, tools: Any, variables: Mapping[str, Any] | None) -> str:
+    def _told(self, messages: list[Any], generation: bool, tools: Any, variables: Mapping[str, Any]) -> str:
         """Walk the template within its budget; whatever goes wrong in it becomes a DataError that names the line."""
         given = {"messages": messages, "tools": tools}
-        told = {"documents": None, **_plain(dict(variables or {}), "a variable")}
+        told = {"documents": None, **variables}
         meter = Meter(0)
         meter = Meter(meter.pay(given, told))
         special = {name: text for name, text in self.special.items() if text}
@@ -151,8 +160,8 @@ def _parsed(source: str) -> list[nodes.Node]:
 
 def _speaker(messages: list[Any], owner: int | None) -> str:
     """The role that goes with the words of an owner."""
-    if owner is None or owner == TOOLS:
-        return "" if owner is None else "tools"
+    if owner is None or owner < 0:
+        return {None: "", TOOLS: "tools", VARIABLES: "variables"}[owner]
     return str(messages[owner].get("role", ""))
 
 
@@ -195,11 +204,21 @@ def _now(form: Any) -> str:
 
 
 def _marked(message: dict[str, Any], number: int) -> dict[str, Any]:
-    """A message whose every string, keys inside included, is known as its own; the role is a word, and checked."""
-    role = message.get("role")
-    if isinstance(role, str) and not ROLE.fullmatch(role):
-        raise DataError(f"message {number} has the role {role[:40]!r}", "a role is a word such as user or assistant")
-    return {name: value if name == "role" else traced.marked(value, number) for name, value in message.items()}
+    """A message whose every string, keys included, is known as its own; only the role is not, but must be a word."""
+    marked: dict[str, Any] = traced.marked(message, number)
+    if "role" in message:
+        role = marked["role"] = message["role"]
+        if not isinstance(role, str) or not ROLE.fullmatch(role):
+            raise DataError(f"message {number} has the role {role!r:.40}", "a role is a word such as user or assistant")
+    return marked
+
+
+def _variables(variables: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The variables as plain data; their names are names."""
+    for name in variables or {}:
+        if not isinstance(name, str):
+            raise DataError(f"a variable is called {name!r:.40}", "give names, as in {'enable_thinking': False}")
+    return {name: _plain(value, "a variable") for name, value in (variables or {}).items()}
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Any:
@@ -211,6 +230,8 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
+        if any(isinstance(key, tuple) for key in value):
+            raise DataError(f"{where} has a tuple for a key", "give plain messages: role and content")
         return {_plain(key, where, depth + 1): _plain(part, where, depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part, where, depth + 1) for part in value]

@@ -56,10 +56,12 @@ class Adopted(Tokenizer):
         tokens = checking.ids_of(self._document)
         special = {token["content"]: token["id"] for token in document["added_tokens"] if token["special"]}
         super().__init__(max(tokens.values()) + 1 - len(special), special)
-        self._runs: dict[frozenset[str], HFTokenizer] = {frozenset(): plain}
+        self._runs: dict[tuple[frozenset[str], bool], HFTokenizer] = {(frozenset(), False): plain}
         self._spelled = [b""] * self.vocabulary
+        found = {token["content"] for token in document["added_tokens"]}  # in a text as they are written
         for token, id in tokens.items():
-            self._spelled[id] = _spell(token, by_bytes=CUTS[cut].by_bytes)
+            written = CUTS[cut].by_bytes and token in found
+            self._spelled[id] = token.encode("utf-8") if written else _spell(token, by_bytes=CUTS[cut].by_bytes)
         self._drops_space = any(part.get("type") == "Strip" for part in checking.members(document["decoder"]))
         self._missing = _missing(document["model"], by_bytes=CUTS[cut].by_bytes)
         self._refuse_leaks()
@@ -75,16 +77,29 @@ class Adopted(Tokenizer):
     def _encode(self, text: str, start: int) -> list[int]:
         return self._run(text, start, frozenset())
 
-    def _run(self, text: str, start: int, allowed: frozenset[str]) -> list[int]:
+    def encode_array(self, text: str, *, goes_on: bool = False) -> np.ndarray:
+        """As Tokenizer.encode_array. Behind an added token a text goes on as any other: with a space, if there is one.
+
+        So the space is left out up to the first of them only.
+        """
+        if not goes_on or CUTS[self.cut].by_bytes:
+            return super().encode_array(text)
+        places = [text.find(token["content"]) for token in self._document["added_tokens"] if not token["special"]]
+        first = min((place for place in places if place >= 0), default=len(text))
+        ids = self._run(text[:first], 0, frozenset(), goes_on=True) + self._encode(text[first:], first)
+        return np.array(ids, dtype=np.uint32)
+
+    def _run(self, text: str, start: int, allowed: frozenset[str], *, goes_on: bool = False) -> list[int]:
         check_text(text, start)
         if self._missing:
             self._refuse_missing(text)
-        return self._ids(text, allowed)
+        return self._ids(text, allowed, goes_on=goes_on)
 
-    def _ids(self, text: str, allowed: frozenset[str]) -> list[int]:
-        if allowed not in self._runs:
-            self._runs[allowed] = _runner(self._document, allowed)
-        return list(self._runs[allowed].encode(text, add_special_tokens=False).ids)
+    def _ids(self, text: str, allowed: frozenset[str], *, goes_on: bool = False) -> list[int]:
+        key = (allowed, goes_on)
+        if key not in self._runs:
+            self._runs[key] = _runner(_unprefixed(self._document) if goes_on else self._document, allowed)
+        return list(self._runs[key].encode(text, add_special_tokens=False).ids)
 
     def _refuse_missing(self, text: str) -> None:
         """The library drops without a word what it has no token for."""
@@ -198,6 +213,17 @@ def _runner(document: Json, allowed: frozenset[str]) -> HFTokenizer:
         token | {"special": token["special"] and token["content"] not in allowed} for token in document["added_tokens"]
     ]
     return _library(document | {"added_tokens": added})
+
+
+def _unprefixed(document: Json) -> Json:
+    """A document of SentencePiece's cut, without the space before a text."""
+    changed = dict(document)
+    if changed["normalizer"] is not None:
+        changed["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    if changed["pre_tokenizer"] is not None:
+        kept = {key: value for key, value in changed["pre_tokenizer"].items() if key != "add_prefix_space"}
+        changed["pre_tokenizer"] = kept | {"prepend_scheme": "never"}
+    return changed
 
 
 def _settled(document: Json) -> tuple[Json, HFTokenizer]:

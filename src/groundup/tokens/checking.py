@@ -76,20 +76,28 @@ def is_plain(document: Mapping[str, Any]) -> bool:
 def promoted(document: Json, config: Mapping[str, Any], names: Iterable[str], source: str) -> Json:
     """With every token special that the config says is; the very same document where all are already.
 
-    transformers does so too. Raises TokenizerError for tokens that the config has and the document lacks.
+    transformers does so too: the config counts, also for a token that the document adds as one that is not special.
+    Raises TokenizerError for tokens that the config has and the document lacks, or has under another id.
     """
-    ids = ids_of(document)
-    listed = [*names]
+    ids, listed = ids_of(document), [*names]
     for key in ("additional_special_tokens", "extra_special_tokens"):
         entries = config.get(key) or []
         listed += [_content(entry) for entry in (entries.values() if isinstance(entries, dict) else entries)]
-    decoder = config.get("added_tokens_decoder") or {}
-    absent = [name for name in [*listed, *map(_content, decoder.values())] if name not in ids]
+    table = config.get("added_tokens_decoder") or {}
+    numbered = {_content(entry): int(id) for id, entry in table.items()}
+    listed += [_content(entry) for entry in table.values() if isinstance(entry, dict) and entry.get("special")]
+    absent = [name for name in [*listed, *numbered] if name not in ids]
     if absent:
         raise refused(source, f"{absent[0]!r}, a token of its config that the vocabulary lacks,")
-    known = {token["content"] for token in document.get("added_tokens") or []}
-    fresh = [added(name, ids[name]) for name in dict.fromkeys(listed) if name not in known]
-    return document | {"added_tokens": [*(document.get("added_tokens") or []), *fresh]} if fresh else document
+    moved = next((name for name, id in numbered.items() if ids[name] != id), None)
+    if moved is not None:
+        what = f"{source}: the token {moved!r} has the id {ids[moved]}, and {numbered[moved]} in its config"
+        raise TokenizerError(what, "copy tokenizer.json and tokenizer_config.json of one tokenizer again")
+    before = document.get("added_tokens") or []
+    after = [token | {"special": True} if token["content"] in listed else token for token in before]
+    known = {token["content"] for token in before}
+    after += [added(name, ids[name]) for name in dict.fromkeys(listed) if name not in known]
+    return document if after == before else document | {"added_tokens": after}
 
 
 def _content(entry: Any) -> str:

@@ -44,13 +44,21 @@ class Cursor:
     inside: bool = False  # a document
 
 
+class Part(NamedTuple):
+    """What one split gets of a piece; `goes_on`: the split has the beginning of this document already."""
+
+    split: str
+    text: str
+    goes_on: bool
+
+
 class Work(NamedTuple):
-    """A piece of text with its place: the number of its source and document, and its parts as (split, text)."""
+    """A piece of text with its place: the number of its source and document, and its parts."""
 
     source: int
     document: int
     piece: Piece
-    parts: list[tuple[str, str]]
+    parts: list[Part]
 
 
 @dataclass
@@ -62,7 +70,12 @@ class Batch:
     @property
     def texts(self) -> list[str]:
         """What is to be encoded."""
-        return [text for work in self.works for _, text in work.parts]
+        return [part.text for work in self.works for part in work.parts]
+
+    @property
+    def goes_on(self) -> list[bool]:
+        """Which of them are the rest of another."""
+        return [part.goes_on for work in self.works for part in work.parts]
 
 
 @dataclass
@@ -127,9 +140,14 @@ class Encoder:
 
     def _works(self) -> Iterator[Work]:
         document, characters, skip = self.cursor.documents, self.cursor.characters, self.cursor.pieces
+        inside, begun = self.cursor.inside, {name for name, writer in self.writers.items() if writer.tokens}
         for number in range(self.cursor.source, len(self.sources)):
             for piece in islice(self.sources[number].pieces(), skip, None):
-                yield Work(number, document, piece, self.division.parts(document, characters, piece.text))
+                divided = self.division.parts(document, characters, piece.text)
+                # a document that the boundary divides begins in both splits
+                parts = [Part(name, text, goes_on=inside and name in begun) for name, text in divided]
+                yield Work(number, document, piece, parts)
+                inside, begun = not piece.ends, begun | {part.split for part in parts}
                 document, characters = document + piece.ends, characters + len(piece.text)
             skip = 0
 
@@ -151,12 +169,12 @@ class Encoder:
         cursor, writer, piece = self.cursor, None, work.piece
         if cursor.source != work.source:
             cursor.source, cursor.pieces = work.source, 0
-        for (name, text), ids in zip(work.parts, arrays, strict=True):
-            writer = self.writers[name]
-            if not cursor.inside or not writer.tokens:  # a document that the boundary divides begins in both splits
+        for part, ids in zip(work.parts, arrays, strict=True):
+            writer = self.writers[part.split]
+            if not part.goes_on:
                 writer.add(np.array(self.tokenizer.start, dtype=np.uint32), bytes=0)
                 writer.begin()  # behind the bos: a window opens with the id before
-            size = len(text.encode("utf-8"))
+            size = len(part.text.encode("utf-8"))
             writer.add(ids, bytes=size)
             cursor.inside, cursor.bytes = True, cursor.bytes + size
         end = self.tokenizer.end_of_text
@@ -180,10 +198,10 @@ class Encoder:
             raise DataError(f"{self.out / CURSOR} is damaged", "delete the folder and prepare the text again") from None
 
 
-def encoded(tokenizer: Tokenizer, text: str, source: Source, document: int) -> np.ndarray:
+def encoded(tokenizer: Tokenizer, text: str, source: Source, document: int, *, goes_on: bool) -> np.ndarray:
     """Ids of a piece; what the tokenizer cannot express is reported with the name of the source."""
     try:
-        return tokenizer.encode_array(text)
+        return tokenizer.encode_array(text, goes_on=goes_on)
     except UserError as error:
         raise type(error)(f"{source.name}, document {document + 1}: {error.what}", error.fix) from None
 

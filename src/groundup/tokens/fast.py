@@ -154,13 +154,13 @@ class BytePairs(Tokenizer):
             place = run.end()
         return ids + encode(text[place:]) if place else encode(text)
 
-    def encode_array(self, text: str) -> np.ndarray:
+    def encode_array(self, text: str, *, goes_on: bool = False) -> np.ndarray:
         """The ids of `encode(text)` as a uint32 array (T,)."""
         if not self._agrees or len(text) < _SHORT:
             return super().encode_array(text)
         return self.encode_many([text])[0]
 
-    def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_many(self, texts: Sequence[str], goes_on: Sequence[bool] = ()) -> tuple[np.ndarray, np.ndarray]:
         """The ids of some texts end to end, uint32 (T,), and how many each has, int64 (texts,): one call for all."""
         if not self._agrees:
             return super().encode_many(texts)

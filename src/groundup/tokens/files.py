@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import TokenizerError
+from groundup.text import guard
 
 Json = dict[str, Any]
 MOST_BYTES = 64 << 20  # of a file; Llama 3's tokenizer.json has 17 MB, the largest published ones about 35
@@ -64,6 +65,21 @@ def read_file(path: Path, *, most: int = MOST_BYTES) -> bytes:
         raise TokenizerError(
             f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
         ) from None
+
+
+def beside(folder: Path, name: str) -> Path | None:
+    """A file of the folder, None where it has none; raises TokenizerError for one that leads out of the folder."""
+    return guard.optional(folder, name, error=TokenizerError)
+
+
+def merges(text: str) -> list[str]:
+    """The merges of a merges.txt or vocab.bpe: one a line behind a line with a version, whatever ends the lines.
+
+    >>> merges("#version: 0.2\\r\\nt h\\r\\nth e\\r\\n")
+    ['t h', 'th e']
+    """
+    first, *rest = text.replace("\r\n", "\n").split("\n")
+    return [line for line in ([] if first.startswith("#version") else [first]) + rest if line]
 
 
 def read_text(path: Path, *, most: int = MOST_BYTES) -> str:

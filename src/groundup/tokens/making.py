@@ -72,8 +72,8 @@ def sentencepiece_json(
     `pieces`: with U+2581 for a space, id = place; `scores`: the highest joins first; `kinds`: 1 normal, 2 unknown,
     3 control, 4 user defined, 5 unused, 6 byte; `prefix_space`: one is put before every text, and before what follows a
     special token, as transformers ("legacy") and llama.cpp do; `roles`: bos=, eos=, unk=, pad=, eot= as ids or None.
-    A user-defined piece is found in a text before all else, as in transformers; SentencePiece's own program differs in
-    the space before one that begins a text. Raises TokenizerError for scores that do not order the merges.
+    A user-defined piece is found in a text before all else, as in transformers and llama.cpp; SentencePiece's own
+    program puts no second space behind one. Raises TokenizerError for scores that do not order the merges.
 
     >>> pieces, kinds = ["<unk>", "<s>", "▁", "a", "▁a"], [2, 3, 1, 1, 1]
     >>> document, _ = sentencepiece_json(pieces, [0, 0, -2, -3, -1], kinds, prefix_space=True, adds_bos=True, unk=0)

@@ -61,12 +61,13 @@ def of(document: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str,
 
     Raises TokenizerError where more than a begin token is put around a text, or a role names a token that is not there.
     """
+    _check_types(config, source)
     names = named(config)
     first = _first(document.get("post_processor"), ids, source)
     if config.get("add_eos_token"):
         raise _refused(source, "add_eos_token = true (it puts a token behind every text)")
     wanted = config.get("add_bos_token")
-    adds = first is not None if wanted is None else bool(wanted)
+    adds = first is not None if wanted is None else wanted
     if first is not None and adds and names.setdefault("bos", first) != first:
         raise _refused(source, f"a post_processor that adds {first!r} where bos_token is {names['bos']!r}")
     if adds and "bos" not in names and not any(name in ids for name in ROLES["bos"]):
@@ -75,6 +76,17 @@ def of(document: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str,
         if name not in ids:
             raise _refused(source, f"{KEYS[role]} {name!r}, which is no token here,")
     return Manner(names, adds, _template(config.get("chat_template"), source), _ends(config.get("eos_token_id"), ids))
+
+
+def _check_types(config: Mapping[str, Any], source: str) -> None:
+    """Raise TokenizerError for what the config says in another type than it should."""
+    roles = dict.fromkeys(KEYS.values(), ((str, dict), "the text of a token"))
+    switches = dict.fromkeys(("add_bos_token", "add_eos_token"), ((bool,), "true or false"))
+    for key, (kinds, wanted) in (roles | switches | {"eos_token_id": ((int, list), "an id or a list of ids")}).items():
+        value = config.get(key)
+        wrong = value is not None and type(value) not in kinds
+        if wrong or (isinstance(value, list) and any(type(id) is not int for id in value)):
+            raise TokenizerError(f"{source}: {key} is {value!r:.80}", f"it should be {wanted}: correct the file")
 
 
 def _ends(value: Any, ids: Mapping[str, int]) -> tuple[int, ...]:
@@ -123,13 +135,21 @@ def adding(bos: str, id: int) -> files.Json:
 
 
 def _template(value: Any, source: str) -> str | None:
-    """A template, or of a list of named ones the one named default."""
+    """A template, or of a list of named ones the only one, else the default; the others are not kept."""
     if isinstance(value, list):
-        value = next((entry.get("template") for entry in value if entry.get("name") == "default"), None)
+        templates = {str(entry["name"]): entry["template"] for entry in value}
+        if len(templates) > 1 and "default" not in templates:
+            names = ", ".join(templates)
+            raise TokenizerError(
+                f"{source}: {len(templates)} chat templates ({names:.80}), none of them named default",
+                f"put the one that is meant into a file {TEMPLATE} beside it",
+            )
+        value = templates.get("default", next(iter(templates.values()), None))
     if value is None:
         return None
     if not isinstance(value, str):
-        raise _refused(source, f"a chat_template that is a {type(value).__name__}, not text,")
+        what = f"{source}: a chat_template that is a {type(value).__name__}, not text"
+        raise TokenizerError(what, f"give Jinja text, or put it into a file {TEMPLATE} beside it")
     return check_template(value, source)
 
 
@@ -150,12 +170,12 @@ def read_config(folder: Path) -> files.Json:
     """
     config: files.Json = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the latter counts
-        if (folder / name).is_file():
-            config |= {key: value for key, value in files.read_json(folder / name).items() if value is not None}
-    if (folder / "generation_config.json").is_file():
-        config["eos_token_id"] = files.read_json(folder / "generation_config.json").get("eos_token_id")
-    if (folder / TEMPLATE).is_file():
-        config["chat_template"] = files.read_text(folder / TEMPLATE, most=4 * LONGEST_TEMPLATE)
+        if path := files.beside(folder, name):
+            config |= {key: value for key, value in files.read_json(path).items() if value is not None}
+    if path := files.beside(folder, "generation_config.json"):
+        config["eos_token_id"] = files.read_json(path).get("eos_token_id")
+    if path := files.beside(folder, TEMPLATE):
+        config["chat_template"] = files.read_text(path, most=4 * LONGEST_TEMPLATE)
     return config
 
 

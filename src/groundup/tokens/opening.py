@@ -32,12 +32,13 @@ def load(path: Path | str) -> Tokenizer:
     if not path.is_dir():
         return _model(path) if path.suffix == ".model" else _json(path)
     for folder in (path, path / "model"):
-        if (folder / "tokenizer.json").is_file():
-            return _json(folder / "tokenizer.json")
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return _vocab_and_merges(folder)
-        if (folder / "tokenizer.model").is_file():
-            return _model(folder / "tokenizer.model")
+        if document := files.beside(folder, "tokenizer.json"):
+            return _json(document)
+        vocab, merges = files.beside(folder, "vocab.json"), files.beside(folder, "merges.txt")
+        if vocab and merges:
+            return _vocab_and_merges(vocab, merges)
+        if model := files.beside(folder, "tokenizer.model"):
+            return _model(model)
     return _json(path / "tokenizer.json")
 
 
@@ -52,8 +53,9 @@ def _model(path: Path) -> Tokenizer:
     return adopted.from_document(document, config=config | manner.read_config(path.parent), source=str(path))
 
 
-def _vocab_and_merges(folder: Path) -> Tokenizer:
+def _vocab_and_merges(tokens: Path, pairs: Path) -> Tokenizer:
     """GPT-2's way: token to id, and merges one a line after a version line."""
+    folder = tokens.parent
     config = manner.read_config(folder)
     kind = str(config.get("tokenizer_class"))
     if kind not in _GPT2_CLASSES:
@@ -61,9 +63,7 @@ def _vocab_and_merges(folder: Path) -> Tokenizer:
             f"{folder}: vocab.json and merges.txt of a {kind} are not supported: how it cuts text stands in no file",
             "save the tokenizer with a tokenizer.json (transformers: tokenizer.save_pretrained)",
         )
-    vocab = files.read_json(folder / "vocab.json")
-    lines = files.read_text(folder / "merges.txt").replace("\r\n", "\n").split("\n")
-    merges = [line for line in lines if line and not line.startswith("#version")]
+    vocab, merges = files.read_json(tokens), files.merges(files.read_text(pairs))
     names = [name for name in ("<|endoftext|>", *manner.named(config).values()) if name in vocab]
     document = {
         "added_tokens": [added(name, vocab[name]) for name in dict.fromkeys(names)],
@@ -71,4 +71,4 @@ def _vocab_and_merges(folder: Path) -> Tokenizer:
         "decoder": CUTS["gpt2"].pre_tokenizer,
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     }
-    return adopted.from_document(document, config=config, source=str(folder / "vocab.json"))
+    return adopted.from_document(document, config=config, source=str(tokens))

@@ -240,7 +240,7 @@ def tokenize(sources: Sequence[Source], tokenizer: Tokenizer, *, limit: int | No
             arrays.append(begin)
             count += len(begin)
             starts.append(count)  # behind the bos: a window opens with the id before
-        arrays.append(encoded(tokenizer, piece.text, source, document))
+        arrays.append(encoded(tokenizer, piece.text, source, document, goes_on=inside))
         count, size = count + len(arrays[-1]), size + len(piece.text.encode("utf-8"))
         document, inside = document + piece.ends, not piece.ends
     if not arrays:

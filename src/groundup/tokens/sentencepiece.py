@@ -13,7 +13,7 @@ from pathlib import Path
 from groundup.errors import TokenizerError
 from groundup.tokens import files, wire
 from groundup.tokens.cuts import SPACE
-from groundup.tokens.making import BYTE, CONTROL, NORMAL, UNKNOWN, sentencepiece_json
+from groundup.tokens.making import BYTE, CONTROL, NORMAL, UNKNOWN, USER, sentencepiece_json
 
 _MODELS = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 _ROLES = (("unk", 40, 0), ("bos", 41, 1), ("eos", 42, 2), ("pad", 43, (1 << 64) - 1))  # name, field, id if not said
@@ -36,6 +36,14 @@ def read_model(path: Path) -> tuple[files.Json, files.Json]:
         raise TokenizerError(
             f"{path} is not a SentencePiece model: {error}", "the file is damaged: save or copy it again"
         ) from None
+    prefix_space = bool(_number(normalizer, 3, 1))
+    own = next((piece for piece, _, kind in entries if kind == USER), None)
+    if own is not None and prefix_space:
+        raise TokenizerError(
+            f"{path}: the user-defined symbol {own!r} beside a space before every text is not supported: SentencePiece "
+            "puts that space elsewhere than tokenizer.json does",
+            "give a model without user_defined_symbols, or the tokenizer.json that was published with this one",
+        )
     roles: dict[str, int | None] = {}
     for role, number, usual in _ROLES:
         claimed = wire.signed(_number(trainer, number, usual))
@@ -44,7 +52,7 @@ def read_model(path: Path) -> tuple[files.Json, files.Json]:
         [piece for piece, _, _ in entries],
         [score for _, score, _ in entries],
         [kind for _, _, kind in entries],
-        prefix_space=bool(_number(normalizer, 3, 1)),
+        prefix_space=prefix_space,
         adds_bos=roles["bos"] is not None,
         **roles,
     )

@@ -47,7 +47,7 @@ class Characters(Tokenizer):
     def _encode(self, text: str, start: int) -> list[int]:
         return self._lookup(text, start).tolist()
 
-    def encode_array(self, text: str) -> np.ndarray:
+    def encode_array(self, text: str, *, goes_on: bool = False) -> np.ndarray:
         """The ids of `encode(text)` as a uint32 array (T,)."""
         return self._lookup(text, 0).astype(np.uint32)
 

@@ -81,18 +81,24 @@ class Tokenizer(ABC):
             start = match.end()
         return ids + self._encode(text[start:], start)
 
-    def encode_array(self, text: str) -> np.ndarray:
-        """The ids of `encode(text)` as a uint32 array (T,), made the quickest way there is."""
+    def encode_array(self, text: str, *, goes_on: bool = False) -> np.ndarray:
+        """The ids of `encode(text)` as a uint32 array (T,), made the quickest way there is.
+
+        `goes_on`: the text is the rest of another, so nothing is put before it as SentencePiece puts a space.
+        """
         return np.array(self._encode(text, 0), dtype=np.uint32)
 
-    def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_many(self, texts: Sequence[str], goes_on: Sequence[bool] = ()) -> tuple[np.ndarray, np.ndarray]:
         """The ids of some texts end to end, uint32 (T,), and how many each has, int64 (texts,).
+
+        `goes_on`: of each text, whether it is the rest of another; none is where nothing is said.
 
         >>> from groundup import tokens
         >>> tokens.train("chars", ["cat hat"]).encode_many(["that", "", "a"])
         (array([4, 3, 1, 4, 1], dtype=uint32), array([4, 0, 1]))
         """
-        arrays = [self.encode_array(text) for text in texts]
+        rests = goes_on or [False] * len(texts)
+        arrays = [self.encode_array(text, goes_on=rest) for text, rest in zip(texts, rests, strict=True)]
         ids = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.uint32)
         return ids, np.array([len(array) for array in arrays], dtype=np.int64)
 

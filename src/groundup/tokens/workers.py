@@ -42,27 +42,30 @@ class Ids(NamedTuple):
 
 
 class Batch(Protocol):
-    """Anything with texts to encode."""
+    """Anything with texts to encode; `goes_on`: of each, whether it is the rest of another (Tokenizer.encode_many)."""
 
     @property
     def texts(self) -> Sequence[str]: ...
+
+    @property
+    def goes_on(self) -> Sequence[bool]: ...
 
 
 B = TypeVar("B", bound=Batch)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Ids:
+def encode(tokenizer: Tokenizer, texts: Sequence[str], goes_on: Sequence[bool]) -> Ids:
     """The ids of some texts, up to the first one that the tokenizer cannot express."""
     try:
-        return Ids(*tokenizer.encode_many(texts))
+        return Ids(*tokenizer.encode_many(texts, goes_on))
     except UserError as error:
         if len(texts) == 1:
             return Ids(*tokenizer.encode_many([]), Refused(type(error), error.what, error.fix))
     half = len(texts) // 2  # look for it by halves
-    first = encode(tokenizer, texts[:half])
+    first = encode(tokenizer, texts[:half], goes_on[:half])
     if first.refused:
         return first
-    second = encode(tokenizer, texts[half:])
+    second = encode(tokenizer, texts[half:], goes_on[half:])
     return Ids(np.concatenate([first.ids, second.ids]), np.append(first.lengths, second.lengths), second.refused)
 
 
@@ -74,7 +77,7 @@ def encode_each(batches: Iterable[B], tokenizer: Tokenizer, *, workers: int) -> 
     """
     if workers == 1:
         for batch in batches:
-            yield batch, encode(tokenizer, batch.texts)
+            yield batch, encode(tokenizer, batch.texts, batch.goes_on)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(tokenizer,))
@@ -82,7 +85,7 @@ def encode_each(batches: Iterable[B], tokenizer: Tokenizer, *, workers: int) -> 
         waiting: deque[tuple[B, Future[Ids]]] = deque()
         for batch in batches:
             with _deaf():
-                waiting.append((batch, pool.submit(_encode, batch.texts)))
+                waiting.append((batch, pool.submit(_encode, batch.texts, batch.goes_on)))
             if len(waiting) > 2 * workers:
                 first, ids = waiting.popleft()
                 yield first, ids.result()
@@ -147,5 +150,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode(texts: Sequence[str]) -> Ids:
-    return encode(_tokenizer, texts)
+def _encode(texts: Sequence[str], goes_on: Sequence[bool]) -> Ids:
+    return encode(_tokenizer, texts, goes_on)

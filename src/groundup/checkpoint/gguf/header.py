@@ -7,6 +7,7 @@ made of it, so that a few bytes cannot ask for gigabytes or hours. Layout: ggml/
 import io
 import reprlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -51,12 +52,23 @@ KINDS = {
     12: Kind("Q4_K", 256, 144),
     13: Kind("Q5_K", 256, 176),
     14: Kind("Q6_K", 256, 210),
+    16: Kind("IQ2_XXS", 256, 66),
+    17: Kind("IQ2_XS", 256, 74),
+    18: Kind("IQ3_XXS", 256, 98),
+    19: Kind("IQ1_S", 256, 50),
+    20: Kind("IQ4_NL", 32, 18),
+    21: Kind("IQ3_S", 256, 110),
+    22: Kind("IQ2_S", 256, 82),
+    23: Kind("IQ4_XS", 256, 136),
+    29: Kind("IQ1_M", 256, 56),
     30: Kind("BF16", 1, 2),
+    34: Kind("TQ1_0", 256, 54),
+    35: Kind("TQ2_0", 256, 66),
+    39: Kind("MXFP4", 32, 17),
+    40: Kind("NVFP4", 64, 36),
 }
 # The rest, to be refused by name
-OTHER_KINDS = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL"}
-OTHER_KINDS |= {21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64"}
-OTHER_KINDS |= {29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0"}
+OTHER_KINDS = {9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 41: "Q1_0"}
 
 
 class Stored(NamedTuple):
@@ -76,9 +88,10 @@ class Header:
     tensors: dict[str, Stored]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, look: Callable[[str, Any], None] = lambda key, value: None) -> Header:
     """Read and check the header of a GGUF file; nothing of the tensors themselves is read.
 
+    `look` sees each key and value as soon as it is read, and may raise: the architecture comes before the vocabulary.
     Raises CheckpointError naming what is wrong: no GGUF, another version, big-endian, truncated, counts or lengths
     beyond the file, arrays in arrays, names that stand twice, tensors outside the file or over one another.
     """
@@ -91,8 +104,9 @@ def read_header(path: Path) -> Header:
         for _ in range(entries):
             name = cursor.string("a key")
             if name in metadata:
-                cursor.refuse(f"the key {name!r} stands twice")
+                cursor.refuse(f"the key {reprlib.repr(name)} stands twice")
             metadata[name] = _value(cursor, name)
+            look(name, metadata[name])
         infos: dict[str, tuple[tuple[int, ...], Kind, int]] = {}
         for _ in range(tensors):
             name = cursor.string("a tensor's name", most=MOST_NAME)

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from torch import Tensor
 
+from groundup.checkpoint.fields import printable
 from groundup.checkpoint.gguf.stretched import ROPE_DIVISORS, fitted, short
 from groundup.checkpoint.gguf.stretched import rope_divisors as rope_divisors  # for whoever writes a file
-from groundup.checkpoint.names import TRANSPOSED
+from groundup.checkpoint.names import TRANSPOSED, halves
 from groundup.errors import CheckpointError, ModelError, nearest
 from groundup.model.config import BigramConfig, ModelConfig, RopeScaling
 
@@ -114,6 +115,14 @@ def architecture_of(config: ModelConfig | BigramConfig) -> str:
     )
 
 
+def checked_architecture(value: Any) -> str:
+    """What general.architecture says; raises CheckpointError where it is none that is computed here."""
+    if not isinstance(value, str) or value not in ARCHITECTURES:
+        shown = reprlib.repr(value)
+        raise CheckpointError(f"unsupported general.architecture {shown}", nearest(shown, ARCHITECTURES))
+    return value
+
+
 def read_config(
     metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], divisors: Sequence[float] = ()
 ) -> ModelConfig:
@@ -130,10 +139,7 @@ def read_config(
     >>> config.family, config.vocabulary, config.head_size, config.tie
     ('llama', 9, 2, True)
     """
-    architecture = metadata.get("general.architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        shown = reprlib.repr(architecture)
-        raise CheckpointError(f"unsupported general.architecture {shown}", nearest(shown, ARCHITECTURES))
+    architecture = checked_architecture(metadata.get("general.architecture"))
     if metadata.get("general.type", "model") != "model":
         _refuse("general.type", metadata["general.type"])
     own = f"{architecture}."
@@ -203,6 +209,13 @@ def check_writable(config: ModelConfig | BigramConfig) -> None:
             f"llama.cpp stretches the positions of {architecture!r} without Llama 3's rule, which this model uses",
             _KEEP,
         )
+    divisors = rope_divisors(config)
+    if (
+        divisors is not None
+        and divisors.max() > 1
+        and fitted(divisors.tolist(), config.rope_base, config.head_size) is None
+    ):
+        raise CheckpointError(f"{scaling} is not found again in the divisors that GGUF keeps of it", _KEEP)
     if architecture == "qwen2" and config.heads * config.head_size != config.width:
         raise CheckpointError(
             f"llama.cpp's qwen2 (a llama with qkv_bias) makes heads x head_size the width, here they are "
@@ -306,7 +319,7 @@ def _scaling(
 
 
 def _refuse(key: str, value: Any, fix: str = "use a gpt2, llama, qwen2 or qwen3 model without it") -> NoReturn:
-    raise CheckpointError(f"{key} is {reprlib.repr(value)}, which this program does not compute", fix)
+    raise CheckpointError(f"{printable(key, 100)} is {reprlib.repr(value)}, which this program does not compute", fix)
 
 
 # --- tensors -----------------------------------------------------------------------------------------------------
@@ -358,7 +371,7 @@ def from_gguf(name: str, tensor: Tensor, config: ModelConfig, architecture: str)
     if name.endswith(TRANSPOSED):
         return tensor.t()
     heads = _turned(name, config) if architecture == "llama" else 0
-    return unpermute(tensor, heads) if heads else tensor
+    return halves(tensor, heads) if heads else tensor
 
 
 def _turned(name: str, config: ModelConfig) -> int:
@@ -368,7 +381,7 @@ def _turned(name: str, config: ModelConfig) -> int:
 
 
 def permute(tensor: Tensor, heads: int) -> Tensor:
-    """Rows of each head from halves (pair p is rows p and p + K/2) to neighbours (rows 2p and 2p + 1).
+    """Rows of each head from halves to neighbours: the way back from `names.halves`.
 
     llama.cpp turns neighbours for its llama, halves for qwen2 and qwen3. `tensor` is (heads K, D), or (heads K,).
 
@@ -378,14 +391,3 @@ def permute(tensor: Tensor, heads: int) -> Tensor:
     """
     half = tensor.shape[0] // heads // 2
     return tensor.reshape(heads, 2, half, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
-
-
-def unpermute(tensor: Tensor, heads: int) -> Tensor:
-    """The way back from `permute`.
-
-    >>> import torch
-    >>> unpermute(torch.tensor([0, 10, 1, 11]), heads=1)
-    tensor([ 0,  1, 10, 11])
-    """
-    half = tensor.shape[0] // heads // 2
-    return tensor.reshape(heads, half, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)

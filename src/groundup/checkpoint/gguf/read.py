@@ -4,6 +4,7 @@ Only numbers and text are taken from the file. Our own reader (header.py) has ch
 is read; of the `gguf` library only the arithmetic of the quantised formats is used.
 """
 
+import functools
 import importlib.util
 import math
 import reprlib
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groundup.checkpoint.fields import printable
 from groundup.checkpoint.gguf import keys, vocabulary
-from groundup.checkpoint.gguf.header import Stored, read_header
+from groundup.checkpoint.gguf.header import KINDS, Stored, read_header
 from groundup.checkpoint.names import TRANSPOSED
 from groundup.checkpoint.source import Source
 from groundup.errors import CheckpointError
@@ -37,7 +39,7 @@ def open_source(path: Path) -> Source:
     >>> source.config.family, source.config.layers, source.weights.shapes()["model.norm.weight"]  # doctest: +SKIP
     ('llama', 30, (576,))
     """
-    header = read_header(path)
+    header = read_header(path, functools.partial(_known, path))
     metadata = header.metadata
     if metadata.get("split.count", 1) not in (0, 1):
         raise CheckpointError(
@@ -51,6 +53,15 @@ def open_source(path: Path) -> Source:
         raise CheckpointError(f"{path}: {error.what}", error.fix) from None
     tokenizer = vocabulary.tokenizer_of(metadata, str(path))
     return Source("gguf", path, config, tokenizer, weights, _card(path, metadata, header.tensors))
+
+
+def _known(path: Path, key: str, value: Any) -> None:
+    """Name an architecture that is not supported before its vocabulary is read, which may be too large here."""
+    if key == "general.architecture":
+        try:
+            keys.checked_architecture(value)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error.what}", error.fix) from None
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,25 @@ def _weights(path: Path, tensors: Mapping[str, Stored], config: ModelConfig, arc
         raise CheckpointError(
             f"reading GGUF in {', '.join(quantised)} needs the gguf library", "pip install 'groundup[gguf]'"
         )
+    for kind in quantised:
+        if not _dequantises(kind):
+            raise CheckpointError(
+                f"the gguf library that is installed does not read {kind}", "pip install --upgrade gguf"
+            )
     named = {keys.hf_name(name, architecture): stored for name, stored in tensors.items() if name != keys.ROPE_DIVISORS}
     return GgufWeights(path, named, config, architecture)
+
+
+def _dequantises(name: str) -> bool:
+    """Whether the library knows a format: tried on one block of zeros, as older versions know fewer."""
+    from gguf import GGMLQuantizationType, dequantize
+
+    block = next(np.zeros((1, kind.bytes), dtype=np.uint8) for kind in KINDS.values() if kind.name == name)
+    try:
+        dequantize(block, GGMLQuantizationType[name])
+    except (KeyError, RuntimeError):  # no such name; no arithmetic for it
+        return False
+    return True
 
 
 def _read(path: Path, stored: Stored) -> Tensor:
@@ -145,5 +173,5 @@ def _card(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Stored]
     card = {"imported from": path.name, "format": "GGUF", "stored as": ", ".join(kinds)}
     for key, fact in (("general.name", "name"), ("general.license", "licence")):
         if isinstance(value := metadata.get(key), str):
-            card[fact] = value[:200]
+            card[fact] = printable(value)
     return card

@@ -8,6 +8,7 @@ Sources: the GGUF specification (ggml, docs/gguf.md, "Tokenizer"); where it is s
 (src/llama-vocab.cpp).
 """
 
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from tokenizers import models
 from groundup.errors import CheckpointError, GroundupError
 from groundup.text.template import ChatTemplate
 from groundup.tokens import adopted, bpe
-from groundup.tokens.cuts import CUTS, SPACE
+from groundup.tokens.cuts import CUTS, SPACE, by_llama_cpp
 from groundup.tokens.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # the types of tokens, as SentencePiece numbers them
@@ -25,7 +26,8 @@ KEY = "tokenizer.ggml."
 OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "megrez": "qwen2"}
 # llama.cpp ends a text at these, whatever the file says of them.
 ENDINGS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|eom_id|>",
-           "</s>", "<eos>", "[EOS]", "<EOT>", "[EOT]", "<|return|>", "<|call|>", "<end_of_utterance>")  # fmt: skip
+           "</s>", "<eos>", "[EOS]", "<EOT>", "[EOT]", "<|return|>", "<|call|>", "<end_of_utterance>", "_<EOT>",
+           "<|flush|>", "<|calls|>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[")  # fmt: skip
 
 
 # --- out ---------------------------------------------------------------------------------------------------------
@@ -270,36 +272,44 @@ def remarks(tokenizer: Tokenizer) -> list[str]:
 def tokenizer_of(metadata: Mapping[str, Any], source: str) -> Tokenizer:
     """The tokenizer of a GGUF file, chat template included; `source` names the file in messages.
 
-    Trailing unused "[PADn]" tokens, which fill a table up, are no part of it. Raises CheckpointError, or TokenizerError
-    of the tokenizer's own, naming the key that is missing, malformed or not supported.
+    Trailing unused "[PADn]" tokens without a role, which fill a table up, are no part of it. Raises CheckpointError, or
+    TokenizerError of the tokenizer's own, naming the key that is missing, malformed or not supported.
     """
     model = metadata.get(KEY + "model")
     names = _array(metadata, "tokens", str, source)
     kinds = _array(metadata, "token_type", int, source, default=[NORMAL] * len(names))
+    if odd := set(kinds).difference(range(NORMAL, BYTE + 1)):
+        raise _broken(source, f"{KEY}token_type holds {min(odd)}, which is none of {NORMAL} to {BYTE}")
     if len(kinds) != len(names) or not names:
         raise _broken(source, f"{len(names):,} tokens and {len(kinds):,} token types")
     if len(set(names)) < len(names):
         raise _broken(source, "the same token twice")
     _check_flags(metadata, source)
     size = len(names)
-    while size > 1 and kinds[size - 1] == UNUSED and names[size - 1].startswith("[PAD"):
-        size -= 1
     ids = {role: _id(metadata, key, size, source) for role, key in ROLE_KEYS.items()}
+    more = [_id(metadata, key, size, source) for key in ("eot_token_id", "eom_token_id")]
+    roles = {0, *ids.values(), *more}
+    while kinds[size - 1] == UNUSED and names[size - 1].startswith("[PAD") and size - 1 not in roles:
+        size -= 1
     if model == "gpt2":
         document, config = _read_byte_level(metadata, names[:size], kinds[:size], ids, source)
     elif model == "llama":
         document, config = _read_sentencepiece(metadata, names[:size], kinds[:size], ids, source)
     else:
         raise CheckpointError(
-            f"{source}: the tokenizer model {model!r} is not supported", 'use a file with "gpt2" (BPE) or "llama"'
+            f"{source}: the tokenizer model {reprlib.repr(model)} is not supported",
+            'use a file with "gpt2" (BPE) or "llama"',
         )
     tokenizer = adopted.from_document(document, config=config, source=source)
-    template = metadata.get("tokenizer.chat_template")
-    if isinstance(template, str) and template:
+    template = metadata.get("tokenizer.chat_template", "")
+    if not isinstance(template, str):
+        raise _broken(source, f"tokenizer.chat_template is {reprlib.repr(template)}, not text")
+    if template:
         tokenizer = tokenizer.with_template(template)
-    more = (_id(metadata, key, size, source) for key in ("eot_token_id", "eom_token_id"))
-    found = dict.fromkeys(id for id in (*more, turn_end(tokenizer)) if id is not None and id not in tokenizer.ends)
-    return tokenizer.with_manner(replace(tokenizer.manner, ends=(*tokenizer.manner.ends, *found)))
+    named = [tokenizer.special[name] for name in ENDINGS if name in tokenizer.special]
+    found = dict.fromkeys([*more, turn_end(tokenizer), *named])
+    kept = [id for id in found if id is not None and id not in tokenizer.ends]
+    return tokenizer.with_manner(replace(tokenizer.manner, ends=(*tokenizer.manner.ends, *kept)))
 
 
 ROLE_KEYS = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
@@ -317,24 +327,30 @@ def _array(metadata: Mapping[str, Any], name: str, kind: type, source: str, defa
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [None]
     odd = next((entry for entry in values if type(entry) is not kind), None)
     if values and (odd is not None or None in values[:1]):
-        raise _broken(source, f"{KEY}{name} holds {odd!r}")
+        raise _broken(source, f"{KEY}{name} holds {reprlib.repr(odd)}")
     return values
 
 
 def _id(metadata: Mapping[str, Any], key: str, size: int, source: str) -> int | None:
-    """The id of a special token, None where the file names none or, as some do, one past the end."""
+    """The id of a special token, None where the file names none."""
     value = metadata.get(KEY + key)
-    if value is None:
-        return None
-    if type(value) is not int or value < 0:
-        raise _broken(source, f"{KEY}{key} is {value!r}")
-    return value if value < size else None
+    if value is not None and (type(value) is not int or not 0 <= value < size):
+        raise _broken(source, f"{KEY}{key} is {reprlib.repr(value)}, and its ids are 0 to {size - 1:,}")
+    return value
+
+
+def _flag(metadata: Mapping[str, Any], name: str, source: str, *, default: bool = False) -> bool:
+    """A switch; raises CheckpointError for what is neither true nor false."""
+    value = metadata.get(KEY + name, default)
+    if not isinstance(value, bool):
+        raise _broken(source, f"{KEY}{name} is {reprlib.repr(value)}, neither true nor false")
+    return value
 
 
 def _check_flags(metadata: Mapping[str, Any], source: str) -> None:
     """Refuse what would put more around a text than bos, or change it beforehand."""
     for name in ("add_eos_token", "add_sep_token", "remove_extra_whitespaces"):
-        if metadata.get(KEY + name):
+        if _flag(metadata, name, source):
             raise CheckpointError(f"{source}: {KEY}{name} is true, which is not supported", "use another file")
     if metadata.get(KEY + "precompiled_charsmap"):
         raise CheckpointError(
@@ -346,11 +362,12 @@ def _read_byte_level(
     metadata: Mapping[str, Any], names: list[str], kinds: list[int], ids: Mapping[str, int | None], source: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     pre = metadata.get(KEY + "pre", "default")
-    pre = OTHER_NAMES.get(str(pre), pre)
-    cut = next((name for name, cut in CUTS.items() if cut.by_bytes and cut.llama_cpp == pre), None)
-    if cut is None:
+    cut = by_llama_cpp(OTHER_NAMES.get(str(pre), str(pre)))
+    if cut is None or not CUTS[cut].by_bytes:
         known = ", ".join(cut.llama_cpp for cut in CUTS.values() if cut.by_bytes)
-        raise CheckpointError(f"{source}: the pre-tokenizer {pre!r} is not supported", f"known are: {known}")
+        raise CheckpointError(
+            f"{source}: the pre-tokenizer {reprlib.repr(pre)} is not supported", f"known are: {known}"
+        )
     roles = {role: names[id] for role, id in ids.items() if id is not None}
     special = {name: id for id, name in enumerate(names) if kinds[id] in (UNKNOWN, CONTROL)}
     return adopted.byte_level_json(
@@ -358,7 +375,7 @@ def _read_byte_level(
         _array(metadata, "merges", str, source),
         cut=cut,
         special=special | {names[id]: id for id in ids.values() if id is not None},
-        adds_bos=bool(metadata.get(KEY + "add_bos_token", CUTS[cut].ignore_merges)),
+        adds_bos=_flag(metadata, "add_bos_token", source, default=CUTS[cut].ignore_merges),
         added=[name for name, kind in zip(names, kinds, strict=True) if kind == USER],
         **roles,
     )
@@ -374,7 +391,7 @@ def _read_sentencepiece(
         names,
         scores[: len(names)],
         kinds,
-        prefix_space=bool(metadata.get(KEY + "add_space_prefix", True)),
-        adds_bos=bool(metadata.get(KEY + "add_bos_token", True)),
+        prefix_space=_flag(metadata, "add_space_prefix", source, default=True),
+        adds_bos=_flag(metadata, "add_bos_token", source, default=True),
         **ids,
     )

@@ -10,6 +10,7 @@ Source: the GGUF specification (ggml, docs/gguf.md).
 """
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup import model as models
-from groundup.checkpoint import atomic, names, space
+from groundup.checkpoint import atomic, finite, names, space
 from groundup.checkpoint.gguf import keys, stretched, vocabulary
 from groundup.errors import CheckpointError, nearest
 from groundup.model.config import ModelConfig
@@ -167,17 +168,8 @@ def _put(writer: Any, part: Part) -> None:
 
 def _checked(part: Part) -> Tensor:
     """The numbers of a tensor, if its format can hold them."""
-    tensor = part.take()
-    low, high = torch.aminmax(tensor)
-    largest = max(-float(low), float(high))
-    if not torch.isfinite(low + high):
-        raise CheckpointError(f"{part.name} holds numbers that are not finite", "go back to an earlier checkpoint")
-    limit = {"F16": LARGEST, "Q8_0": 127 * LARGEST, "Q4_0": 8 * LARGEST}.get(part.kind)
-    if limit is not None and largest > limit:
-        raise CheckpointError(
-            f"{part.name} holds {largest:,.0f}, {part.kind.lower()} ends at {limit:,.0f}", "take --dtype bf16 or f32"
-        )
-    return tensor
+    limit = {"F16": LARGEST, "Q8_0": 127 * LARGEST, "Q4_0": 8 * LARGEST}.get(part.kind, math.inf)
+    return finite.checked(part.take(), part.name, kind=part.kind.lower(), limit=limit, wider="take --dtype bf16 or f32")
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 from jinja2 import Undefined
 
-from groundup.text.jinja.values import Namespace, Offered
+from groundup.text.jinja.values import Namespace, Offered, kind
 
 Sized = str | list | tuple | dict | range | Undefined  # of Jinja's Undefined, too, a length can be asked
+
+
+def _rest(value: object, number: object) -> float:
+    if not isinstance(value, int | float) or not isinstance(number, int | float):
+        raise TypeError(f"only numbers are divided, not a {kind(value)} by a {kind(number)}")  # "%9d" % 2 makes text
+    return value % number
+
 
 TESTS: dict[str, Callable[..., bool]] = {
     "defined": lambda value: not isinstance(value, Undefined),
@@ -27,9 +34,9 @@ TESTS: dict[str, Callable[..., bool]] = {
     "sequence": lambda value: isinstance(value, Sized),
     "iterable": lambda value: isinstance(value, Iterable) and not isinstance(value, Namespace),
     "callable": lambda value: isinstance(value, Offered | Undefined),
-    "odd": lambda value: value % 2 == 1,
-    "even": lambda value: value % 2 == 0,
-    "divisibleby": lambda value, num: value % num == 0,
+    "odd": lambda value: _rest(value, 2) == 1,
+    "even": lambda value: _rest(value, 2) == 0,
+    "divisibleby": lambda value, num: _rest(value, num) == 0,
     "lower": lambda value: str(value).islower(),
     "upper": lambda value: str(value).isupper(),
     "sameas": lambda value, other: value is other,

@@ -4,7 +4,7 @@ In: nodes of `jinja2.nodes`, the names in sight. Out: strings, numbers, lists, d
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Undefined, nodes
@@ -26,8 +26,8 @@ COMPARED: dict[str, Callable[[Any, Any], Any]] = {
 class Scope:
     """Names and their values; what is not here may be in the scope around it."""
 
-    def __init__(self, around: "Scope | None" = None, **names: Any) -> None:
-        self.around, self.names = around, names
+    def __init__(self, names: dict[str, Any], around: "Scope | None" = None) -> None:
+        self.names, self.around = names, around
 
     def find(self, name: str) -> Any:
         """The value of a name, Undefined if it has none."""
@@ -43,7 +43,7 @@ class Expressions:
     """Computes expressions within the budget of a meter; `line` is where it stands in the template."""
 
     def __init__(self, meter: Meter, names: Mapping[str, Any]) -> None:
-        self.meter, self.scope, self.line = meter, Scope(**names), 0
+        self.meter, self.scope, self.line = meter, Scope(dict(names)), 0
 
     def value(self, node: nodes.Node) -> Any:
         """What an expression comes to."""
@@ -115,12 +115,18 @@ class Expressions:
         left, result = self.value(node.expr), True
         for operand in node.ops:
             right = self.value(operand.expr)
+            if operand.op in ("in", "notin"):
+                right = self._held(right)
             self.meter.pay(left, right)
             result = COMPARED[operand.op](left, right)
             if not result:
                 break
             left = right
         return result
+
+    def _held(self, value: Any) -> Any:
+        """Something to look in: the size of what comes from an iterator is known only once it is a list."""
+        return values.iterate(self.meter, value) if isinstance(value, Iterator) else value
 
     # arithmetic
 
@@ -130,7 +136,7 @@ class Expressions:
     def add(self, left: Any, right: Any) -> Any:
         """`left + right` of numbers, strings or lists."""
         if isinstance(left, str) and isinstance(right, str):
-            return values.join(self.meter, [left, right], "")
+            return values.added(self.meter, left, right)
         if isinstance(left, list | tuple) and isinstance(right, list | tuple):
             self.meter.make(ITEM * (len(left) + len(right)))
         return self.meter.number(left + right)
@@ -149,7 +155,9 @@ class Expressions:
         return joined([value] * times) if traced else value * times
 
     def _sub(self, node: nodes.Sub) -> Any:
-        return self.meter.number(self.value(node.left) - self.value(node.right))
+        left, right = self.value(node.left), self.value(node.right)
+        self.meter.pay(left, right)  # the keys of two dicts, say
+        return self.meter.number(left - right)
 
     def _div(self, node: nodes.Div) -> Any:
         return self.value(node.left) / self.value(node.right)
@@ -212,7 +220,11 @@ class Expressions:
         if name not in TESTS:
             raise DataError(f"the chat template uses the test {str(name)[:40]!r}: {nearest(str(name), TESTS)}", FIX)
         self.meter.step()
-        if args:
+        if name in ("lower", "upper"):
+            value = values.shown(self.meter, value)
+            self.meter.pay(value)
+        elif args:
+            args = [self._held(arg) for arg in args]
             self.meter.pay(value, *args)
         return bool(TESTS[name](value, *args, **kwargs))
 
@@ -226,7 +238,7 @@ class Expressions:
         if isinstance(what, Undefined):
             what()  # raises, and says in Jinja's words which name is undefined
         if not isinstance(what, Offered):
-            raise DataError(f"the chat template calls a {type(what).__name__} as if it were a function", FIX)
+            raise DataError(f"the chat template calls a {values.kind(what)} as if it were a function", FIX)
         return what.call(*args, **kwargs)
 
     def arguments(self, node: Any) -> tuple[list[Any], dict[str, Any]]:

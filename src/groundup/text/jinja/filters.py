@@ -14,12 +14,13 @@ from jinja2 import Undefined
 
 from groundup.errors import DataError
 from groundup.text.jinja import traced, values
-from groundup.text.jinja.limits import FIX
+from groundup.text.jinja.limits import FIX, ITEM
 
 if TYPE_CHECKING:
     from groundup.text.jinja.expressions import Expressions
 
 WIDEST = 16  # spaces of indentation
+HIGHEST = 2**61 - 2  # whole numbers up to here differ in their hash
 
 
 def _trim(run: "Expressions", value: Any, chars: str | None = None) -> str:
@@ -42,11 +43,34 @@ def _title(run: "Expressions", value: Any) -> str:
     def each_word(text: str) -> str:
         return "".join(word[0].upper() + word[1:].lower() for word in re.split(r"([-\s({\[<]+)", text) if word)
 
-    return _remade(run, value, each_word)
+    return _remade(run, value, each_word, room=2 * ITEM)  # a word may be of one letter
 
 
 def _string(run: "Expressions", value: Any) -> str:
     return values.shown(run.meter, value)
+
+
+def _safe(run: "Expressions", value: Any) -> str:
+    return traced.safe(values.shown(run.meter, value))
+
+
+def _formatted(run: "Expressions", value: Any, *args: Any) -> str:
+    """`value % args` of plain %s, %d and %%: what is wider could be as wide as it likes."""
+    text = values.shown(run.meter, value)
+    places = list(re.finditer(r"%(.?)", str(text), re.DOTALL))
+    run.meter.step(len(places) * (1 + len(traced.spans(text))))
+    if sum(place[1] != "%" for place in places) != len(args):
+        raise TypeError(f"{len(args)} values are formatted by a text with another number of places")
+    parts, at, given = [], 0, iter(args)
+    for place in places:
+        if place[1] not in ("s", "d", "%"):
+            raise DataError(f"the chat template formats with {place[0]!r}; only %s, %d and %% are offered", FIX)
+        parts.append(traced.cut(text, at, place.start() + (place[1] == "%") - at))
+        at = place.end()
+        if place[1] != "%":
+            asked = next(given)
+            parts.append(values.shown(run.meter, asked if place[1] == "s" else run.meter.number(math.trunc(asked))))
+    return values.join(run.meter, [*parts, traced.cut(text, at, len(text))], "")
 
 
 def _replace(run: "Expressions", value: Any, old: Any, new: Any, count: int | None = None) -> str:
@@ -63,8 +87,9 @@ def _indent(run: "Expressions", s: Any, width: int | str = 4, first: bool = Fals
     if not isinstance(s, str):
         raise DataError("the chat template indents what is no text", FIX)
     margin = width if isinstance(width, str) else " " * _narrow(width)
+    run.meter.make(len(s) + ITEM * len(s) // values.WORD)
     lines = (str(s) + "\n").splitlines()
-    run.meter.make(len(s) + len(margin) * len(lines))
+    run.meter.make(len(margin) * len(lines))
     told = [margin + line if (number or first) and (line or blank or not number) else line
             for number, line in enumerate(lines)]  # fmt: skip
     return traced.made("\n".join(told), [s], by="indent")
@@ -111,7 +136,7 @@ def _items(run: "Expressions", value: Any) -> Iterator[Any]:
 def _dictsort(run: "Expressions", value: Any, case_sensitive: bool = False, by: str = "key",
              reverse: bool = False) -> list[Any]:  # fmt: skip
     def key(pair: tuple[Any, Any]) -> Any:
-        return _fold(pair[("key", "value").index(by)], case_sensitive)
+        return _key(run, pair[("key", "value").index(by)], None, case_sensitive)
 
     run.meter.step(20 * len(value))
     return sorted(value.items(), key=key, reverse=reverse)
@@ -121,7 +146,7 @@ def _sort(run: "Expressions", value: Any, reverse: bool = False, case_sensitive:
          attribute: Any = None) -> list[Any]:  # fmt: skip
     def key(item: Any) -> list[Any]:
         names = attribute.split(",") if isinstance(attribute, str) else [attribute]
-        return [_fold(_asked(run, item, name), case_sensitive) for name in names]
+        return [_key(run, item, name, case_sensitive) for name in names]
 
     found = values.iterate(run.meter, value)
     run.meter.step(20 * len(found))
@@ -131,7 +156,10 @@ def _sort(run: "Expressions", value: Any, reverse: bool = False, case_sensitive:
 def _unique(run: "Expressions", value: Any, case_sensitive: bool = False, attribute: Any = None) -> Iterator[Any]:
     found: dict[Any, Any] = {}
     for item in values.iterate(run.meter, value):
-        found.setdefault(_fold(_asked(run, item, attribute), case_sensitive), item)
+        key = _key(run, item, attribute, case_sensitive)
+        if isinstance(key, int) and abs(key) > HIGHEST:
+            run.meter.step(len(found))  # its hash may be that of all before it
+        found.setdefault(key, item)
     return iter(found.values())
 
 
@@ -173,13 +201,15 @@ def _real(run: "Expressions", value: Any, default: Any = 0.0) -> Any:
 def _rounded(run: "Expressions", value: Any, precision: int = 0, method: str = "common") -> Any:
     if method not in ("common", "ceil", "floor") or abs(precision) > 20:
         raise DataError(f"the chat template rounds by {method!r} to {precision} places", FIX)
+    if not isinstance(value, int | float):
+        raise TypeError(f"a {values.kind(value)} cannot be rounded")  # a str times 10**9 is a long one
     if method == "common":
         return round(value, precision)
     return getattr(math, method)(value * 10**precision) / 10**precision
 
 
 def _mapped(run: "Expressions", value: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-    found = values.iterate(run.meter, value)
+    found = values.iterate(run.meter, value) if value else []
     if args:
         return iter([run.filtered(args[0], item, args[1:], kwargs) for item in found])
     asked = [_asked(run, item, kwargs["attribute"]) for item in found]
@@ -205,10 +235,11 @@ def _rejectattr(run: "Expressions", value: Any, attribute: Any, *args: Any) -> I
 
 def _chosen(run: "Expressions", value: Any, attribute: Any, args: tuple[Any, ...], *, wanted: bool) -> Iterator[Any]:
     def fits(item: Any) -> bool:
-        found = _asked(run, item, attribute)
-        return bool(run.tested(args[0], found, args[1:], {}) if args else found)
+        asked = _asked(run, item, attribute)
+        return bool(run.tested(args[0], asked, args[1:], {}) if args else asked)
 
-    return iter([item for item in values.iterate(run.meter, value) if fits(item) == wanted])
+    found = values.iterate(run.meter, value) if value else []  # of none, too, nothing is chosen
+    return iter([item for item in found if fits(item) == wanted])
 
 
 def _asked(run: "Expressions", value: Any, path: Any) -> Any:
@@ -226,16 +257,19 @@ def _extreme(run: "Expressions", choose: Callable[..., Any], value: Any, case_se
     found = values.iterate(run.meter, value)
     if not found:
         return Undefined("an empty list has no extremes")
-    return choose(found, key=lambda item: _fold(_asked(run, item, attribute), case_sensitive))
+    return choose(found, key=lambda item: _key(run, item, attribute, case_sensitive))
 
 
-def _fold(value: Any, case_sensitive: bool) -> Any:
+def _key(run: "Expressions", item: Any, path: Any, case_sensitive: bool) -> Any:
+    """What an item is compared by. Paid for here: it may be large, and one large value may stand behind every item."""
+    value = _asked(run, item, path)
+    run.meter.make(run.meter.pay(value))
     return value.lower() if isinstance(value, str) and not case_sensitive else value
 
 
-def _remade(run: "Expressions", value: Any, change: Callable[[str], str]) -> str:
+def _remade(run: "Expressions", value: Any, change: Callable[[str], str], room: int = 2) -> str:
     text = values.shown(run.meter, value)
-    run.meter.make(2 * len(text))
+    run.meter.make(room * len(text))
     return traced.made(change(str(text)), [text], by="a change of letters")
 
 
@@ -255,10 +289,11 @@ def _depth(value: Any) -> int:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "abs": lambda run, value: abs(value), "capitalize": _capitalize, "count": _length, "d": _default,
-    "default": _default, "dictsort": _dictsort, "first": _first, "float": _real, "indent": _indent, "int": _whole,
-    "items": _items, "join": _join, "last": _last, "length": _length, "list": _listed, "lower": _lower, "map": _mapped,
+    "default": _default, "dictsort": _dictsort, "first": _first, "float": _real, "format": _formatted,
+    "indent": _indent, "int": _whole, "items": _items, "join": _join, "last": _last, "length": _length,
+    "list": _listed, "lower": _lower, "map": _mapped,
     "max": _largest, "min": _smallest, "reject": _reject, "rejectattr": _rejectattr, "replace": _replace,
-    "reverse": _reverse, "round": _rounded, "safe": _string, "select": _select, "selectattr": _selectattr,
+    "reverse": _reverse, "round": _rounded, "safe": _safe, "select": _select, "selectattr": _selectattr,
     "sort": _sort, "string": _string, "sum": _total, "title": _title, "tojson": _tojson, "trim": _trim,
     "unique": _unique, "upper": _upper,
 }  # fmt: skip

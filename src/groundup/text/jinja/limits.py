@@ -4,7 +4,7 @@ In: values. Out: nothing, or DataError once a limit is passed. A step costs abou
 without end is stopped within a second or two; long conversations get more of both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from groundup.errors import DataError
@@ -59,11 +59,11 @@ class Meter:
             if isinstance(value, str):
                 total += len(value)
                 self.step(len(value) // CHEAP)
-            elif isinstance(value, Mapping | list | tuple):
+            elif isinstance(value, Collection):  # ranges and the keys of a dict too: looking in them is a walk
                 total += ITEM * len(value)
                 self.step(len(value))
                 parts = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
-                todo += [(part, depth + 1) for part in parts]
+                todo += [] if isinstance(value, range) else [(part, depth + 1) for part in parts]
             else:
                 total += ITEM
         return total

@@ -32,6 +32,7 @@ class Statements(Expressions):
         super().__init__(meter, names)
         self.parts: list[str] = []
         self.calls = self.loops = 0
+        self._mentioned: dict[int, set[str]] = {}
 
     def run(self, body: Iterable[nodes.Node]) -> None:
         """Carry out a list of statements in the present scope."""
@@ -140,7 +141,7 @@ class Statements(Expressions):
             self.calls += 1
             if self.calls > CALLS:
                 raise DataError(f"the macros of the chat template call each other more than {CALLS} deep", FIX)
-            before, self.scope = self.scope, Scope(around)
+            before, self.scope = self.scope, Scope({}, around)
             try:
                 self._receive(node, args, dict(kwargs))
                 return self._captured(node.body)
@@ -150,7 +151,7 @@ class Statements(Expressions):
         return Offered(name, call)
 
     def _receive(self, node: nodes.Macro | nodes.CallBlock, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """Bind the arguments of a call to the names of a macro."""
+        """Bind the arguments of a call to the names of a macro; TypeError where it has no use for one of them."""
         names = self.scope.names
         known = [arg.name for arg in node.args]
         defaults = dict(zip(known[len(known) - len(node.defaults) :], node.defaults, strict=True))
@@ -161,9 +162,20 @@ class Statements(Expressions):
                 names[wanted] = kwargs.pop(wanted)
             else:
                 names[wanted] = self.value(defaults[wanted]) if wanted in defaults else Undefined(name=wanted)
-        if "caller" in kwargs:
+        mentioned = self._mentions(node)
+        if "caller" in mentioned and "caller" in kwargs:
             names["caller"] = kwargs.pop("caller")
+        if len(args) > len(known) and "varargs" not in mentioned:
+            raise TypeError(f"a macro that takes {len(known)} arguments is given {len(args)}")
+        if kwargs and "kwargs" not in mentioned:
+            raise TypeError(f"a macro is given {next(iter(kwargs))!r}, which it does not take")
         names |= {"varargs": self.built(tuple(args[len(known) :])), "kwargs": self.built(kwargs)}
+
+    def _mentions(self, node: nodes.Macro | nodes.CallBlock) -> set[str]:
+        """The names in the body of a macro: as in Jinja, they tell whether it takes more than it lists."""
+        if id(node) not in self._mentioned:
+            self._mentioned[id(node)] = {name.name for part in node.body for name in part.find_all(nodes.Name)}
+        return self._mentioned[id(node)]
 
     def _captured(self, body: Sequence[nodes.Node]) -> str:
         """What statements print, as one string."""
@@ -176,7 +188,7 @@ class Statements(Expressions):
 
     @contextmanager
     def _scope(self, **names: Any) -> Iterator[None]:
-        before, self.scope = self.scope, Scope(self.scope, **names)
+        before, self.scope = self.scope, Scope(names, self.scope)
         try:
             yield
         finally:

@@ -19,6 +19,10 @@ class Traced(str):
     spans: tuple[Span, ...]
 
 
+class Safe(Traced):
+    """What the filter `safe` gives: Jinja escapes what is added to it, even where it escapes nothing else."""
+
+
 def of(text: str, owner: int | None) -> str:
     """The text as words of message number `owner`."""
     return text if owner is None else _traced(text, [(len(text), owner)])
@@ -100,6 +104,13 @@ def made(text: str, sources: Iterable[str], *, by: str) -> str:
             "use a template that puts the content of messages in as it is, or trimmed",
         )
     return of(text, next(iter(owners), None))
+
+
+def safe(text: str) -> Safe:
+    """The same text, marked."""
+    result = Safe(text)
+    result.spans = spans(text)
+    return result
 
 
 def inside(value: Any) -> list[str]:

@@ -12,7 +12,7 @@ from jinja2 import Undefined
 
 from groundup.errors import DataError
 from groundup.text.jinja import traced
-from groundup.text.jinja.limits import FIX, Meter
+from groundup.text.jinja.limits import FIX, ITEM, Meter
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Loop:
         return before != [values]
 
 
+ABSENT = object()  # None is a value like any other
+BACKWARDS = ("rfind", "rsplit", "rpartition")  # Python searches these in squared time; forwards its time is linear
+SEARCHED = 1000  # comparisons of two characters within one step
+WORD = 4  # characters of a word or line, on whose number the room is reckoned before they are counted
+ESCAPED = "&<>'\""
 FACTS = (
     "startswith endswith find rfind index count isdigit isalpha isalnum isspace isupper islower isnumeric isdecimal"
 ).split()
@@ -73,7 +78,7 @@ def attribute(meter: Meter, value: Any, name: str) -> Any:
     if name.startswith("__"):
         raise DataError(f"the chat template reaches for {name!r}, which leads out of the template", FIX)
     found = _method(meter, value, name)
-    if found is not None:
+    if found is not ABSENT:
         return found
     if isinstance(value, dict) and name in value:
         return value[name]
@@ -107,10 +112,21 @@ def span(meter: Meter, value: Any, places: slice) -> Any:
     return value[places]
 
 
+def added(meter: Meter, left: str, right: str) -> str:
+    """`left + right`; refused where Jinja would escape one of them, because the other was marked as `safe`."""
+    whole = join(meter, [left, right], "")
+    marks = [isinstance(part, traced.Safe) for part in (left, right)]
+    if not any(marks):
+        return whole
+    if any(sign in part for part, mark in zip((left, right), marks, strict=True) if not mark for sign in ESCAPED):
+        raise DataError("the chat template adds text to what it marked as safe, which would escape that text", FIX)
+    return traced.safe(whole)
+
+
 def iterate(meter: Meter, value: Any) -> list[Any]:
     """The items of anything a `for` can go through; each costs a step. An iterator is used up by this, as in Jinja."""
     if isinstance(value, bool | int | float | Namespace | Loop | Offered) or value is None:
-        raise DataError(f"the chat template goes through a {_kind(value)} as if it were a list", FIX)
+        raise DataError(f"the chat template goes through a {kind(value)} as if it were a list", FIX)
     if isinstance(value, str):
         meter.make(16 * len(value))
         _walk(meter, value, times=len(value))
@@ -131,7 +147,7 @@ def shown(meter: Meter, value: Any) -> str:
         meter.make(10 * meter.pay(value))  # Python may write one character as ten, as in "\\U000e0001"
         return traced.swallowed(str(value), value)
     if not isinstance(value, int | float | Undefined | range) and value is not None:
-        raise DataError(f"the chat template prints a {_kind(value)}, which is no text", FIX)
+        raise DataError(f"the chat template prints a {kind(value)}, which is no text", FIX)
     return str(value)
 
 
@@ -154,6 +170,15 @@ def join(meter: Meter, parts: list[str], between: str) -> str:
     return traced.joined(parts, between)
 
 
+def kind(value: Any) -> str:
+    """What a value is called in messages."""
+    if isinstance(value, str):
+        return "str"
+    return {"Offered": "function", "NoneType": "None", "bool": "truth value", "int": "number"}.get(
+        type(value).__name__, type(value).__name__.lower()
+    )
+
+
 def _plain(value: Any) -> None:
     """Refuse to print what is no data: its text would be a matter of Python, and could hold addresses."""
     if isinstance(value, Mapping):
@@ -162,17 +187,11 @@ def _plain(value: Any) -> None:
         for part in value:
             _plain(part)
     elif not isinstance(value, str | int | float | range | Undefined) and value is not None:
-        raise DataError(f"the chat template prints a {_kind(value)}, which is no text", FIX)
-
-
-def _kind(value: Any) -> str:
-    return {"Offered": "function", "NoneType": "None", "bool": "truth value", "int": "number"}.get(
-        type(value).__name__, type(value).__name__.lower()
-    )
+        raise DataError(f"the chat template prints a {kind(value)}, which is no text", FIX)
 
 
 def _method(meter: Meter, value: Any, name: str) -> Any:
-    """What a value offers beside its items, or None."""
+    """What a value offers beside its items, or ABSENT."""
     if isinstance(value, Namespace):
         return value.values.get(name, Undefined(obj=value, name=name))
     if isinstance(value, Loop):
@@ -188,18 +207,20 @@ def _method(meter: Meter, value: Any, name: str) -> Any:
     elif isinstance(value, list | tuple):
         offers = {"index": value.index, "count": value.count}
     if name in offers:
-        return Offered(name, _paid(meter, value, offers[name]))
+        return Offered(name, _paid(meter, value, offers[name], backwards=name in BACKWARDS))
     known = str if isinstance(value, str) else dict if isinstance(value, dict) else list
     if isinstance(value, str | dict | list | tuple) and hasattr(known, name):
-        raise DataError(f"the chat template uses the method {name!r} of a {_kind(value)}, which is not offered", FIX)
-    return None
+        raise DataError(f"the chat template uses the method {name!r} of a {kind(value)}, which is not offered", FIX)
+    return ABSENT
 
 
-def _paid(meter: Meter, value: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+def _paid(meter: Meter, value: Any, call: Callable[..., Any], *, backwards: bool) -> Callable[..., Any]:
     """The same call, its work counted."""
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         meter.pay(*args, *kwargs.values(), *([value] if isinstance(value, str | list | tuple) else []))
+        for word in (*args, *kwargs.values()) if backwards else ():
+            meter.step(len(value) * len(word) // SEARCHED if isinstance(word, str) else 0)
         return call(*args, **kwargs)
 
     return counted
@@ -219,8 +240,8 @@ def _text_methods(meter: Meter, text: str, name: str) -> dict[str, Callable[...,
         "removesuffix": lambda word: traced.cut(text, 0, len(text) - len(word) * (bool(word) and text.endswith(word))),
         "replace": lambda old, new, count=-1: replaced(meter, text, old, new, count),
         "join": lambda parts: join(meter, [*map(_text, iterate(meter, parts))], text),
-        "split": lambda sep=None, maxsplit=-1: _split(meter, text, sep, text.split(sep, maxsplit)),
-        "rsplit": lambda sep=None, maxsplit=-1: _split(meter, text, sep, text.rsplit(sep, maxsplit)),
+        "split": lambda sep=None, maxsplit=-1: _split(meter, text, sep, maxsplit, text.split),
+        "rsplit": lambda sep=None, maxsplit=-1: _split(meter, text, sep, maxsplit, text.rsplit),
         "splitlines": lambda keepends=False: _lines(meter, text, keepends),
         "partition": lambda sep: tuple(traced.pieces(text, text.partition(sep), gap=0)),
         "rpartition": lambda sep: tuple(traced.pieces(text, text.rpartition(sep), gap=0)),
@@ -235,15 +256,18 @@ def strip(meter: Meter, text: str, chars: str | None = None, sides: tuple[bool, 
     return traced.stripped(text, chars, left=sides[0], right=sides[1])
 
 
-def _split(meter: Meter, text: str, sep: str | None, found: list[str]) -> list[str]:
-    meter.make(len(text) + 16 * len(found))
+def _split(meter: Meter, text: str, sep: str | None, times: int, cut: Callable[..., list[str]]) -> list[str]:
+    """`cut(sep, times)`, its size known before it is made: short pieces take more room than their letters."""
+    most = len(text) // WORD if sep is None else text.count(sep)
+    meter.make(len(text) + ITEM * (most if times < 0 else min(most, times)))
+    found = cut(sep, times)
     _walk(meter, text, times=len(found))
     return traced.pieces(text, found, gap=None if sep is None else len(sep))
 
 
 def _lines(meter: Meter, text: str, keepends: bool) -> list[str]:
+    meter.make(len(text) + ITEM * len(text) // WORD)
     found = text.splitlines(keepends=True)
-    meter.make(len(text) + 16 * len(found))
     _walk(meter, text, times=len(found))
     whole = traced.pieces(text, found, gap=0)
     return whole if keepends else [traced.cut(line, 0, len(str(line).splitlines()[0])) for line in whole]
@@ -257,5 +281,5 @@ def _walk(meter: Meter, text: str, times: int = 1) -> None:
 
 def _text(part: Any) -> str:
     if not isinstance(part, str):
-        raise DataError(f"the chat template joins a {_kind(part)} as if it were text", FIX)
+        raise DataError(f"the chat template joins a {kind(part)} as if it were text", FIX)
     return part
