@@ -20,7 +20,7 @@ CODE := $(wildcard src tests benchmarks)
 help:
 	@echo "make demo      train a small model on the built-in world and let it tell a story"
 	@echo "make test      every test, the slow ones too"
-	@echo "make check     before a commit: lint and the quick tests, under a minute"
+	@echo "make check     before a commit: lint and the quick tests, about a minute"
 	@echo "make lint      formatting, lint rules and types"
 	@echo "make format    format the code"
 	@echo "make picture   the longest import chain, and the sizes of files and functions"

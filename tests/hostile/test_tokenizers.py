@@ -13,8 +13,9 @@ import pytest
 
 from groundup import tokens
 from groundup.errors import TokenizerError
-from groundup.tokens import adopted, formats, making, sentencepiece
+from groundup.tokens import adopted, making, sentencepiece
 from groundup.tokens.cuts import CUTS
+from groundup.tokens.ranks import read_tiktoken
 
 BOMB = "(a+)+(a+)+(a+)+$"
 
@@ -430,7 +431,7 @@ def test_tiktoken(name: str, frugal: Callable[..., Any], tmp_path: Path) -> None
     path = tmp_path / "x.tiktoken"
     path.write_bytes(content)
     with frugal(), pytest.raises(TokenizerError, match=message):
-        formats.read_tiktoken(path, {})
+        read_tiktoken(path, {})
 
 
 def test_documents_that_json_can_hold_are_files_too(tmp_path: Path) -> None:

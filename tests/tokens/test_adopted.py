@@ -16,6 +16,7 @@ from groundup import tokens
 from groundup.errors import TokenizerError
 from groundup.tokens import adopted, cuts, formats, making, manner, wire
 from groundup.tokens.cuts import CUTS
+from groundup.tokens.ranks import read_tiktoken, to_tiktoken
 
 
 def smollm(special: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), **roles: str) -> tuple[Any, Any]:
@@ -296,8 +297,8 @@ def test_scores_become_merges_the_longer_left_half_first() -> None:
 
 def test_ranks_out_and_in_and_in_tiktoken(tmp_path: Path, verdict: str, hard: str) -> None:
     ours = tokens.train("bpe", [verdict], vocabulary=700, special=["<|endoftext|>"])
-    (tmp_path / "ours.tiktoken").write_bytes(formats.to_tiktoken(ours))
-    again = formats.read_tiktoken(tmp_path / "ours.tiktoken", ours.special)
+    (tmp_path / "ours.tiktoken").write_bytes(to_tiktoken(ours))
+    again = read_tiktoken(tmp_path / "ours.tiktoken", ours.special)
     assert again.fingerprint == ours.fingerprint
     lines = (tmp_path / "ours.tiktoken").read_bytes().splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
@@ -310,16 +311,16 @@ def test_ranks_out_and_in_and_in_tiktoken(tmp_path: Path, verdict: str, hard: st
 def test_gpt2_as_ranks(data_dir: Path, tmp_path: Path) -> None:
     """All 50,000 merges are found again from the ranks alone."""
     ours = tokens.gpt2(data_dir / "gpt2-bpe")
-    (tmp_path / "gpt2.tiktoken").write_bytes(formats.to_tiktoken(ours))
-    assert formats.read_tiktoken(tmp_path / "gpt2.tiktoken", ours.special).fingerprint == ours.fingerprint
+    (tmp_path / "gpt2.tiktoken").write_bytes(to_tiktoken(ours))
+    assert read_tiktoken(tmp_path / "gpt2.tiktoken", ours.special).fingerprint == ours.fingerprint
 
 
 def test_what_ranks_cannot_say() -> None:
     with pytest.raises(TokenizerError, match="of kind 'chars' cannot be a tiktoken file"):
-        formats.to_tiktoken(tokens.train("chars", ["ab"]))
+        to_tiktoken(tokens.train("chars", ["ab"]))
     document, config = smollm()
     with pytest.raises(TokenizerError, match="of kind 'adopted' cannot be"):
-        formats.to_tiktoken(adopted.from_document(document, config=config, source="a file"))
+        to_tiktoken(adopted.from_document(document, config=config, source="a file"))
 
 
 # the wire format

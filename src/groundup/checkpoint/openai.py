@@ -22,7 +22,8 @@ from groundup.errors import CheckpointError, ModelError, TokenizerError
 from groundup.model.config import ModelConfig
 from groundup.text.guard import inside, is_name
 from groundup.tokens import files, formats
-from groundup.tokens.tokenizer import Tokenizer, build
+from groundup.tokens.kinds import build
+from groundup.tokens.tokenizer import Tokenizer
 
 FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe")
 SETTINGS = {"n_vocab": "vocabulary", "n_ctx": "context", "n_embd": "width", "n_head": "heads", "n_layer": "layers"}

@@ -23,7 +23,8 @@ from groundup.errors import SettingsError
 from groundup.model import config_of
 from groundup.model.config import BigramConfig
 from groundup.settings import Export
-from groundup.tokens import Tokenizer, formats
+from groundup.tokens import Tokenizer
+from groundup.tokens.ranks import to_tiktoken
 from groundup.train import run as runs
 
 ENDINGS = {"hf": "-hf", "gguf": ".gguf", "ollama": "-ollama", "tiktoken": ".tiktoken"}
@@ -215,7 +216,7 @@ def write_tiktoken(out: Path, tokenizer: Tokenizer, name: str) -> None:
     The note comes first and goes again where the ranks cannot be written; a kill in between leaves it alone. Raises
     TokenizerError for a tokenizer that tiktoken cannot express.
     """
-    ranks = formats.to_tiktoken(tokenizer)
+    ranks = to_tiktoken(tokenizer)
     about: dict[str, Any] = {
         "name": name,
         "ranks": out.name,

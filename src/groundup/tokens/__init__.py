@@ -11,9 +11,10 @@ from groundup.errors import TokenizerError, nearest
 from groundup.tokens import formats
 from groundup.tokens.adopted import Adopted
 from groundup.tokens.fast import BytePairs, suggest_vocabulary
+from groundup.tokens.kinds import build
 from groundup.tokens.opening import load
 from groundup.tokens.simple import PUNCTUATION, Characters, Words
-from groundup.tokens.tokenizer import TextStream, Tokenizer, build
+from groundup.tokens.tokenizer import TextStream, Tokenizer
 
 __all__ = [
     "Adopted",

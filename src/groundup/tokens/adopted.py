@@ -20,8 +20,9 @@ from groundup.errors import TokenizerError
 from groundup.tokens import checking, formats, manner
 from groundup.tokens.bpe import CHAR_TO_BYTE
 from groundup.tokens.cuts import CUTS, SPACE
+from groundup.tokens.kinds import build
 from groundup.tokens.making import byte_level_json, sentencepiece_json
-from groundup.tokens.tokenizer import Tokenizer, build, check_special, check_text
+from groundup.tokens.tokenizer import Tokenizer, check_special, check_text
 
 __all__ = ["Adopted", "byte_level_json", "from_document", "sentencepiece_json"]
 

@@ -8,7 +8,6 @@ how it is spelt on disk. Three layouts are written, and only these are read; of 
 * bpe:        model BPE over stand-in characters of bytes, GPT-2's ByteLevel cut (GPT-2's own layout).
 """
 
-import base64
 import hashlib
 import os
 import re
@@ -16,17 +15,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from groundup.errors import TokenizerError
 from groundup.tokens import files as disk
 from groundup.tokens.bpe import BYTE_TO_CHAR, CHAR_TO_BYTE
 
-if TYPE_CHECKING:
-    from groundup.tokens.tokenizer import Tokenizer
-
 Json = dict[str, Any]
-MOST_TOKEN = 1000  # bytes; published vocabularies have runs of some hundred spaces
 EVERY_CHARACTER = r"[\s\S]"
 WHITE_SPACE = r"[\s\x1c-\x1f]"  # what Python's \s matches; the engine behind tokenizer.json leaves out 1C..1F
 _NEVER = "\x00never\x00"  # WordPiece joins with spaces all tokens that do not begin with this prefix: all of them
@@ -157,7 +152,7 @@ def parse(document: Json, source: str) -> Parts:
         model = document["model"]
         special = _special(document, source)
         vocab = {token: id for token, id in model["vocab"].items() if token not in special}
-        _check_ids([*vocab.values(), *special.values()], source)
+        check_ids([*vocab.values(), *special.values()], source)
         "".join([*vocab, *special]).encode("utf-8")  # half a surrogate pair raises a ValueError
         if document.get("normalizer") is not None:
             raise _unsupported("a normalizer (it changes text before it is cut)", source)
@@ -186,7 +181,7 @@ def _special(document: Json, source: str) -> dict[str, int]:
     return special
 
 
-def _check_ids(ids: list[Any], source: str) -> None:
+def check_ids(ids: list[Any], source: str) -> None:
     """Ids must be 0, 1, 2 ... without holes or repeats."""
     if any(type(id) is not int for id in ids):
         raise TypeError("an id is not a whole number")
@@ -242,69 +237,6 @@ def _unsupported(part: str, source: str) -> TokenizerError:
     return TokenizerError(
         f"{source}: {part} is not supported", "give a tokenizer saved by groundup, or a byte-level BPE such as GPT-2's"
     )
-
-
-def to_tiktoken(tokenizer: "Tokenizer") -> bytes:
-    """The ranks of a byte pair tokenizer as tiktoken's files have them: a line of base64 token, space, id for each.
-
-    Special tokens stand in no such file, nor does the cut. Raises TokenizerError for another kind of tokenizer, and for
-    merges that ranks cannot say. Format: tiktoken/load.py of openai/tiktoken.
-    """
-    from groundup.tokens import fast  # it builds on this file
-
-    if not isinstance(tokenizer, fast.BytePairs):
-        raise TokenizerError(
-            f"a tokenizer of kind {tokenizer.kind!r} cannot be a tiktoken file", "train one of kind bpe: only it can"
-        )
-    if not tokenizer.by_ranks:
-        raise TokenizerError(
-            "tiktoken joins by the lowest id, which gives other ids than the merges of this tokenizer",
-            "export to hf: tokenizer.json keeps the merges",
-        )
-    ranks = sorted(tokenizer.tokens.items(), key=lambda item: item[1])
-    return b"".join(base64.b64encode(token) + b" %d\n" % id for token, id in ranks)
-
-
-def read_tiktoken(path: Path, special: Mapping[str, int]) -> "Tokenizer":
-    """The byte pair tokenizer of a *.tiktoken file, with GPT-2's cut: the file does not name one.
-
-    The merges are found again: a token comes of the two parts to which the tokens before it bring its bytes. Raises
-    TokenizerError for a malformed file, ids with holes, and a token that no two parts make.
-    """
-    from groundup.tokens import fast  # it builds on this file
-
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(disk.read_file(path).splitlines(), start=1):
-        try:
-            token, id = line.split(b" ")
-            ranks[base64.b64decode(token, validate=True)] = int(id)
-        except ValueError:
-            advice = "give a *.tiktoken file: base64 of a token, a space, its rank, one a line"
-            raise TokenizerError(f"{path} line {number} is no token and rank: {line[:60]!r}", advice) from None
-    _check_ids([*ranks.values(), *special.values()], str(path))
-    longest = max(map(len, ranks), default=0)
-    if longest > MOST_TOKEN:
-        raise TokenizerError(
-            f"{path}: a token of {longest:,} bytes, more than {MOST_TOKEN:,}", "give a *.tiktoken file"
-        )
-    merges = [_parts_of(token, ranks) for token in sorted(ranks, key=lambda token: ranks[token]) if len(token) > 1]
-    return fast.BytePairs(ranks, merges, special)
-
-
-def _parts_of(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge made this one: what is left when all earlier merges are done on its bytes."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        joined = [ranks.get(left + right, ranks[token]) for left, right in zip(parts, parts[1:], strict=False)]
-        first = joined.index(min(joined))
-        if joined[first] >= ranks[token]:
-            break
-        parts[first : first + 2] = [parts[first] + parts[first + 1]]
-    if len(parts) != 2:
-        raise TokenizerError(
-            f"the token {token[:40]!r} is made by no merge of two earlier ones", "give the ranks of a byte-level BPE"
-        )
-    return parts[0], parts[1]
 
 
 # Where tiktoken keeps the two GPT-2 files: sha1 of the address, as a file name. The sha256 are those it pins.

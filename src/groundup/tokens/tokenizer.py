@@ -281,19 +281,6 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def build(parts: formats.Parts) -> Tokenizer:
-    """The tokenizer that a file describes."""
-    from groundup.tokens import fast, simple  # they build on this file, so they cannot be imported before it
-
-    if parts.kind == "chars":
-        return simple.Characters(parts.vocab, parts.special)
-    if parts.kind == "words":
-        return simple.Words(parts.vocab, parts.special, punctuation=parts.punctuation)
-    tokens = {formats.read_bytes(token): id for token, id in parts.vocab.items()}
-    merges = [(formats.read_bytes(left), formats.read_bytes(right)) for left, right in parts.merges]
-    return fast.BytePairs(tokens, merges, parts.special)
-
-
 def check_special(special: Mapping[str, int], ordinary: Collection[str]) -> None:
     """Refuse special tokens that are empty or also ordinary tokens; raises TokenizerError."""
     for name in special:
