@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401  before anything imports distutils: torch's compiler takes both, in this order alone
 from hypothesis import settings
 
 settings.register_profile("groundup", deadline=None)  # a busy machine makes any deadline fail now and then
