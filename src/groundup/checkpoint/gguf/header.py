@@ -18,7 +18,7 @@ from groundup.errors import CheckpointError
 
 VERSIONS = (2, 3)
 MOST_HEADER = 64 * 2**20  # bytes; Llama 3's vocabulary makes it about 8 MB
-MOST_MEMORY = 90 * 10**6  # bytes of all values as Python objects; about 40 MB for Llama 3's vocabulary
+MOST_MEMORY = 80 * 10**6  # bytes of all values as Python objects; about 40 MB for Llama 3's vocabulary
 MOST_STRING = 2**20  # bytes; a chat template has some thousand
 NUMBER, STRING_MORE = 40, 80  # bytes that a number, and a string beyond its letters, takes in a list
 MOST_ENTRIES = 2**16  # keys, and tensors
