@@ -79,6 +79,52 @@ COMMANDS = {
             "groundup pretrain --out runs/letters --resume --steps 4000",
         ),
     ),
+    "classify": Command(
+        settings.Classify,
+        "groundup.stages.classify",
+        (
+            "groundup classify --model gpt2 --data sms-spam --balance undersample --out runs/spam",
+            "groundup classify runs/demo --data mails.csv --text-field body --label-field team --out runs/mails",
+        ),
+    ),
+    "instruct": Command(
+        settings.Instruct,
+        "groundup.stages.instruct",
+        (
+            "groundup instruct --model gpt2-medium --data instruction-data --out runs/assistant",
+            "groundup instruct runs/base --data chats.jsonl --train lora --out runs/chats",
+        ),
+    ),
+    "show-batch": Command(
+        settings.ShowBatch,
+        "groundup.commands.show_batch",
+        (
+            "groundup show-batch instruct --model runs/base --data chats.jsonl",
+            "groundup show-batch pretrain --data letters.txt --tokenizer gpt2",
+        ),
+    ),
+    "chat": Command(settings.Chat, "groundup.commands.chat", ("groundup chat runs/assistant",)),
+    "respond": Command(
+        settings.Respond,
+        "groundup.commands.respond",
+        ("groundup respond runs/assistant --data runs/assistant/data/test.json --out answers.json",),
+    ),
+    "predict": Command(
+        settings.Predict,
+        "groundup.commands.predict",
+        (
+            'groundup predict runs/spam --text "You won a prize!"',
+            "groundup predict runs/spam --file mails.csv --text-field body --label-field team",
+        ),
+    ),
+    "judge": Command(
+        settings.Judge,
+        "groundup.commands.judge",
+        (
+            "groundup judge answers.json --judge ollama:llama3",
+            "groundup judge after.json --against before.json --judge http://127.0.0.1:8000/v1 --scale pairwise",
+        ),
+    ),
     "generate": Command(
         settings.Generate,
         "groundup.commands.generate",
@@ -88,7 +134,13 @@ COMMANDS = {
         ),
     ),
     "evaluate": Command(
-        settings.Evaluate, "groundup.commands.evaluate", ("groundup evaluate runs/letters --data other.txt",)
+        settings.Evaluate,
+        "groundup.commands.evaluate",
+        (
+            "groundup evaluate runs/letters --data other.txt",
+            "groundup evaluate runs/assistant --task choices --data hellaswag.jsonl --limit 200",
+            "groundup evaluate runs/assistant --lm-eval arc_easy",
+        ),
     ),
     "import": Command(
         settings.Import,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.batches import Loader, RandomWindows, Windows, sequential
-from groundup.batches.loader import permuted
+from groundup.batches.loader import POOL, permuted
 from groundup.errors import CheckpointError, SettingsError
 
 
@@ -175,3 +175,129 @@ def test_sequential_is_everything_once_the_last_batch_shorter():
     batches = [*sequential(numbered(7), 3)]
     assert [batch.tokens[:, 0].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [batch.count for batch in batches] == [3, 3, 1]
+
+
+# --- samples of like length together -----------------------------------------------------------------------------
+
+
+class Lengths:
+    """A source of samples with lengths; its batches are never made."""
+
+    endless = False
+
+    def __init__(self, lengths):
+        self.lengths = np.asarray(lengths)
+
+    def __len__(self):
+        return len(self.lengths)
+
+
+def uneven(count, seed=0):
+    return np.random.default_rng(seed).geometric(0.03, count)  # like messages: many short ones, few long
+
+
+def line(loader, samples, first=0):
+    return loader.samples(np.arange(first, first + samples)).tolist()
+
+
+def filler(lengths, order, batch):
+    """Share of places that hold nothing when batches are filled up to their longest."""
+    rows = lengths[np.asarray(order)].reshape(-1, batch)
+    return 1 - rows.sum() / (rows.max(1) * batch).sum()
+
+
+@given(st.integers(1, 700), st.integers(0, 2**63 - 1))
+@settings(deadline=None, max_examples=60)
+def test_bucketed_epochs_hold_every_sample_once(count, seed):
+    lengths = uneven(count)
+    loader = Loader(Lengths(lengths), batch=1, seed=seed, lengths=lengths)
+    drawn_samples = line(loader, 3 * count)
+    for epoch in range(3):
+        assert sorted(drawn_samples[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_bucketed_order_beyond_one_pool_holds_every_sample_once():
+    count = 2 * POOL + 77
+    lengths = uneven(count)
+    loader = Loader(Lengths(lengths), batch=8, seed=3, lengths=lengths)
+    first, second = line(loader, count), line(loader, count, first=count)
+    assert sorted(first) == sorted(second) == list(range(count)) and first != second
+
+
+def test_bucketed_order_is_free_of_batch_and_ranks():
+    """The place in the line says which sample it is, however it is drawn: singly, in batches, backwards."""
+    lengths = uneven(300)
+
+    def loader(**how):
+        return Loader(Lengths(lengths), seed=9, lengths=lengths, **how)
+
+    whole = line(loader(batch=8), 900)
+    assert [line(loader(batch=1), 1, first=place)[0] for place in range(0, 900, 7)] == whole[::7]
+    backwards = loader(batch=4)
+    assert [line(backwards, 1, first=place)[0] for place in reversed(range(900))] == whole[::-1]
+    assert line(loader(batch=3, rank=1, world=2), 900) == whole
+    assert line(Loader(Lengths(lengths), batch=8, seed=8, lengths=lengths), 900) != whole
+
+
+@pytest.mark.parametrize("batch", [4, 8, 16, 32])
+@pytest.mark.parametrize("count", [960, 5000])
+def test_bucketing_leaves_less_filler(batch, count):
+    """Counted over an epoch: unsorted batches are filled up by a third or more, bucketed ones hardly."""
+    lengths = uneven(count)
+    whole = count - count % batch
+    unsorted = filler(lengths, line(Loader(Lengths(lengths), batch=batch, seed=4), whole), batch)
+    bucketed_ = filler(lengths, line(Loader(Lengths(lengths), batch=batch, seed=4, lengths=lengths), whole), batch)
+    assert unsorted > 0.4 and bucketed_ < 0.15 and bucketed_ < unsorted / 4
+
+
+def test_lengths_do_not_come_in_order():
+    """Chunks are shuffled: the length of a batch says little about that of the next, and long ones come anywhere."""
+    lengths = uneven(64 * 60)
+    loader = Loader(Lengths(lengths), batch=64, seed=4, lengths=lengths)
+    means = lengths[np.array(line(loader, 64 * 60))].reshape(60, 64).mean(1)
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.4
+    places = [line(loader, 64 * 60, first=epoch * 64 * 60).index(int(lengths.argmax())) for epoch in range(8)]
+    assert max(places) - min(places) > 1000
+
+
+def test_the_longest_are_not_always_the_last_of_an_epoch():
+    """Samples that fill no chunk stand at the end of an epoch; which length they have is drawn."""
+    count = 64 * 10 + 30
+    loader = Loader(Lengths(np.arange(count)), batch=1, seed=4, lengths=np.arange(count))
+    ends = [set(line(loader, 30, first=epoch * count + 640)) for epoch in range(12)]
+    assert all(max(end) - min(end) == 29 for end in ends)  # of like length they are, too
+    assert len({min(end) for end in ends}) > 5 and sum(count - 1 in end for end in ends) < 6
+
+
+def test_who_stands_together_changes_from_epoch_to_epoch():
+    loader = Loader(Lengths(np.ones(256)), batch=64, seed=4, lengths=np.ones(256))
+    chunks = {frozenset(line(loader, 64, first=place)) for place in range(0, 4 * 256, 64)}
+    assert len(chunks) == 16
+
+
+def test_a_bucketed_run_goes_on_where_it_stopped():
+    lengths = uneven(300)
+    rows = Windows(np.arange(301), length=1, stride=1)
+    whole = drawn(Loader(rows, batch=4, seed=4, lengths=lengths), 200)
+    saved, again = Loader(rows, batch=2, seed=4, lengths=lengths), Loader(rows, batch=4, seed=4, lengths=lengths)
+    drawn(saved, 100)
+    assert saved.state() == {"seed": 4, "epoch": 0, "cursor": 200, "samples": 300, "lengths": saved.state()["lengths"]}
+    again.restore(saved.state())
+    assert drawn(again, 150) == whole[200:]
+
+
+def test_another_bucketing_is_refused_on_resume():
+    rows, lengths = Windows(np.arange(301), length=1, stride=1), uneven(300)
+    plain, sorted_ = Loader(rows, batch=1, seed=4), Loader(rows, batch=1, seed=4, lengths=lengths)
+    changed = Loader(rows, batch=1, seed=4, lengths=lengths + 1)
+    for mine, other in ((plain, sorted_), (sorted_, plain), (sorted_, changed)):
+        with pytest.raises(CheckpointError, match="lengths"):
+            mine.restore(other.state())
+
+
+def test_lengths_that_do_not_belong_to_the_samples_are_refused():
+    rows, random = numbered(10), RandomWindows(np.arange(1000), length=100, seed=3)
+    for source, how in ((rows, {"lengths": np.ones(9)}), (rows, {"lengths": np.ones(10), "shuffle": False}),
+                        (random, {"lengths": np.ones(len(random))})):  # fmt: skip
+        with pytest.raises(SettingsError, match="lengths do not order"):
+            Loader(source, batch=1, seed=0, **how)

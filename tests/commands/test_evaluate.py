@@ -1,17 +1,22 @@
 """`groundup evaluate`: from text on disk to loss, perplexity and bits per byte."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from groundup import cli, tokens
 from groundup.checkpoint import folder
 from groundup.commands.evaluate import run
-from groundup.evaluate import each_token_once, evaluate
+from groundup.evaluate import each_token_once, evaluate, harness
+from groundup.evaluate.harness import TaskScore
+from groundup.generate import generate_text
 from groundup.model import BigramConfig, ModelConfig, build
+from groundup.model.heads import Classifier, HeadConfig
 from groundup.settings import Evaluate
 
 TEXT = "Ein Fuchs, zwei Füchse, drei Hühner. " * 12
@@ -127,3 +132,191 @@ def test_one_token_of_text_is_too_little(even_folder: Path, tmp_path: Path, caps
     (tmp_path / "short.txt").write_text("q", encoding="utf-8")
     assert cli.main(["evaluate", "--threads", "1", str(even_folder), "--data", str(tmp_path / "short.txt")]) == 2
     assert "the text has 1 tokens" in capsys.readouterr().err
+
+
+# tasks
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """Four items with two, two, three and four choices; the right one is never the first."""
+    rows = [
+        {"context": "Ein Fuchs, zwei", "choices": ["xxx", "Füchse, drei"], "label": 1},
+        {"context": "drei", "choices": ["Füchse", "Hühner."], "label": 1},
+        {"context": "zwei", "choices": ["a", "b", "Füchse"], "label": 2},
+        {"context": "Ein", "choices": ["a", "b", "c", "Fuchs"], "label": "3"},
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def fluent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bigram that has counted TEXT."""
+    path = tmp_path_factory.mktemp("models") / "fluent"
+    tokenizer = tokens.train("bpe", [TEXT], vocabulary=270)
+    model = build(BigramConfig(vocabulary=270, context=32))
+    counts = np.full((270, 270), 0.01)
+    ids = tokenizer.encode(TEXT)
+    np.add.at(counts, (ids[:-1], ids[1:]), 1)
+    model.table.weight.data = torch.tensor(np.log(counts), dtype=torch.float32)
+    folder.save_model(path, model, tokenizer, card={})
+    return path
+
+
+def test_choices_of_a_model_that_knows_the_text(
+    fluent_folder: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "items.jsonl"
+    words = ["evaluate", "--threads", "1", str(fluent_folder), "--task", "choices", "--data", str(questions)]
+    assert cli.main([*words, "--out", str(out), "--dtype", "fp32"]) == 0
+    said = capsys.readouterr().out
+    assert "items          4 (plain: the context as it is)" in said and "chance         0.3958" in said
+    assert f"item by item   {out}" in said
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["right"] for row in rows] == [1, 1, 2, 3] and [len(row["log_p"]) for row in rows] == [2, 2, 3, 4]
+    by_character = sum(row["by_character"] == row["right"] for row in rows) / 4
+    assert by_character == 1.0 and "acc_norm       1.0000 +- 0.0000" in said
+    assert cli.main([*words, "--json", "--limit", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["marks"]["items"] == 2 and found["format"] == "plain" and found["out"] is None
+
+
+def test_a_model_without_a_clue_is_at_the_mercy_of_lengths(even_folder: Path, questions: Path):
+    """Every token costs ln 260: the choice of fewest tokens is the likeliest, the first of those."""
+    result = run(Evaluate(threads=1, model=str(even_folder), task="choices", data=[str(questions)], dtype="fp32"))
+    tokenizer = tokens.load(even_folder)
+    rows = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    right = 0
+    for row in rows:
+        sizes = [len(tokenizer.encode(f"{row['context']} {choice}")) for choice in row["choices"]]
+        right += sizes.index(min(sizes)) == int(row["label"])
+    assert result.marks.acc == right / 4
+
+
+def test_answers_by_kind(fluent_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path, out = tmp_path / "asked.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        {"prompt": "Ein", "answer": "Fuchs", "kind": "who"},
+        {"prompt": "drei", "answers": ["Hühner", "Hennen"], "kind": "what"},
+        {"prompt": "zwei", "answer": "Gänse", "kind": "what"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["evaluate", "--threads", "1", str(fluent_folder), "--task", "answers", "--data", str(path)]
+    assert cli.main([*words, "--max-tokens", "5", "--dtype", "fp32", "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [kind["kind"] for kind in found["kinds"]] == ["", "what", "who"] and found["chat"] is False
+    assert found["kinds"][0]["questions"] == 3 and found["kinds"][1]["contained"] <= 0.5
+    graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    expected = [generate_text(*_open(fluent_folder), row["prompt"], max_tokens=5, temperature=0) for row in rows]
+    assert [row["answer"] for row in graded] == expected and graded[1]["right"] == ["Hühner", "Hennen"]
+    assert cli.main([*words, "--limit", "1", "--dtype", "fp32"]) == 0
+    assert "questions      1, asked by continuing the question (no chat template)" in capsys.readouterr().out
+
+
+def _open(path: Path) -> tuple:
+    loaded = folder.load(path)
+    return loaded.model, loaded.tokenizer
+
+
+@pytest.fixture(scope="module")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "classes"
+    tokenizer = tokens.train("bpe", [TEXT], vocabulary=260)
+    trunk = build(ModelConfig(family="llama", vocabulary=260, context=16, width=16, layers=1, heads=2), seed=1)
+    model = Classifier(trunk, HeadConfig(labels=("bird", "fox")), seed=3)
+    folder.save_model(path, model, tokenizer, card={})
+    return path
+
+
+def test_labels_are_those_of_the_classifier_itself(
+    classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path, out = tmp_path / "labels.csv", tmp_path / "out.jsonl"
+    texts = ["drei Hühner", "Ein Fuchs", "zwei Füchse, drei Hühner. " * 5, "Ein", "Huhn"]
+    truth = ["bird", "fox", "bird", "fox", "bird"]
+    lines = ["body,kind", *(f'"{text}",{label}' for text, label in zip(texts, truth, strict=True))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = ["evaluate", "--threads", "1", str(classifier_folder), "--task", "labels", "--data", str(path)]
+    words += ["--field", "body", "--label-field", "kind", "--dtype", "fp32", "--batch", "2"]
+    assert cli.main([*words, "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    loaded, right = folder.load(classifier_folder, classifier=True), 0
+    for text, label, line in zip(texts, truth, out.read_text(encoding="utf-8").splitlines(), strict=True):
+        ids = loaded.tokenizer.encode(text)[:16]
+        with torch.no_grad():
+            chances = loaded.model(torch.tensor([ids]), lengths=torch.tensor([len(ids)]))[0].softmax(-1)
+        row = json.loads(line)
+        assert row["truth"] == label and row["probabilities"]["bird"] == pytest.approx(float(chances[0]), abs=1e-5)
+        right += row["label"] == label
+    assert found["marks"]["accuracy"] == right / 5 and found["cut"] == 1 and found["marks"]["rows"] == 5
+    assert cli.main(words) == 0
+    assert "1 rows are longer than what the classifier reads" in capsys.readouterr().out
+
+
+def test_an_unknown_label_is_named(classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "labels.csv"
+    path.write_text("text,label\nEin Fuchs,foks\n", encoding="utf-8")
+    words = ["evaluate", "--threads", "1", str(classifier_folder), "--task", "labels", "--data", str(path)]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "has the label 'foks', which this classifier was not taught" in said and "did you mean 'fox'?" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["MODEL", "--task", "choices"], "--task choices takes one file, not 0"),
+        (["MODEL", "--task", "choices", "--data", "ITEMS", "ITEMS"], "--task choices takes one file, not 2"),
+        (["MODEL", "--task", "choices", "--data", "no.jsonl"], "no such file: no.jsonl"),
+        (["MODEL", "--task", "choices", "--data", "ITEMS", "--stride", "3"], "--stride means nothing for --task"),
+        (["MODEL", "--task", "choices", "--data", "ITEMS", "--out", "no/such/x"], "there is no folder no/such"),
+        (["MODEL", "--data", "TEXT", "--limit", "3"], "--limit means nothing for --task text"),
+        (["MODEL", "--task", "answers", "--data", "ITEMS"], "has no 'answer'"),
+        (["MODEL", "--task", "labels", "--data", "ROWS"], "no classifier"),
+        (["CLASSES", "--task", "choices", "--data", "ITEMS"], "is a classifier (bird, fox)"),
+        (["CLASSES", "--data", "TEXT"], "is a classifier (bird, fox)"),
+        (["MODEL", "--lm-eval", "arc_easy", "--data", "TEXT"], "--lm-eval brings its own questions, and --data"),
+        (["CLASSES", "--task", "labels", "--data", "ROWS", "--limit", "1"], "--limit means nothing for --task labels"),
+        (["MODEL", "--lm-eval", "arc_easy", "--out", "x"], "--out means nothing for --lm-eval"),
+    ],
+)
+def test_mistakes_with_tasks_are_told(
+    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+):
+    (tmp_path / "rows.csv").write_text("text,label\na,bird\nb,fox\n", encoding="utf-8")
+    places = {"MODEL": "model_folder", "CLASSES": "classifier_folder", "ITEMS": "questions", "TEXT": "text"}
+    found = [
+        str(request.getfixturevalue(places[word]))
+        if word in places
+        else str(tmp_path / "rows.csv")
+        if word == "ROWS"
+        else word
+        for word in words
+    ]
+    assert cli.main(["evaluate", "--threads", "1", *found]) == 2
+    seen = capsys.readouterr()
+    assert message in seen.err and "  -> " in seen.err and seen.out == ""
+
+
+def test_lm_eval_that_is_not_installed(
+    model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["evaluate", "--threads", "1", str(model_folder), "--lm-eval", "arc_easy"]) == 2
+    assert 'pip install "groundup[eval]"' in capsys.readouterr().err
+
+
+def test_figures_of_lm_eval_are_shown(
+    model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    scores = [TaskScore("arc_easy", "acc", 0.25, 0.05, 76), TaskScore("arc_easy", "acc_norm", 0.5, None, 76)]
+    monkeypatch.setattr(harness, "available", lambda: None)
+    monkeypatch.setattr(harness, "adapter", lambda *args, **more: "lm")
+    monkeypatch.setattr(harness, "run", lambda lm, tasks, limit: scores if (lm, limit) == ("lm", 76) else [])
+    words = ["evaluate", "--threads", "1", str(model_folder), "--lm-eval", "arc_easy", "--limit", "76"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "arc_easy  acc       0.2500 +- 0.0500  (76 items)"
+    assert said[1] == "arc_easy  acc_norm  0.5000  (76 items)"

@@ -226,6 +226,53 @@ def test_it_says_whether_a_model_was_taught_to_chat(
     loaded = folder.load(model_folder)
     chats = loaded.tokenizer.with_template("{% for m in messages %}{{ m.content }}{% endfor %}")
     folder.save_model(tmp_path / "chats", loaded.model, chats, card={})
-    ask(Generate(model=str(tmp_path / "chats"), prompt="the", max_tokens=1, seed=1))
+    ask(Generate(model=str(tmp_path / "chats"), prompt="the", max_tokens=1, seed=1, raw=True))
     said = capsys.readouterr().err
     assert "was taught to chat; here the prompt is continued as it stands" in said and "base model" not in said
+
+
+@pytest.fixture(scope="module")
+def chatty(model_folder: Path) -> Path:
+    """The same model, with a template."""
+    loaded = folder.load(model_folder)
+    source = (
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}a:{% endif %}"
+    )
+    path = model_folder.parent / "chatty"
+    folder.save_model(path, loaded.model, loaded.tokenizer.with_template(source), card={})
+    return path
+
+
+def test_a_model_that_was_taught_to_chat_is_asked(chatty: Path, capsys: pytest.CaptureFixture[str]):
+    """What it reads is what its template makes of the prompt: the same as that text with its special tokens, raw."""
+    loaded, pieces = folder.load(chatty), []
+    plain = dict(model=str(chatty), max_tokens=9, temperature=0)
+    result = ask(Generate(prompt="the fox", **plain), emit=pieces.append)
+    said = capsys.readouterr().err
+    assert "was taught to chat: it answers the prompt" in said and "base model" not in said
+    ids = loaded.tokenizer.encode("u:the fox<|endoftext|>a:", special=True)
+    by_hand = generate_by_hand(loaded.model, ids, max_tokens=9, sampler=Sampler(temperature=0))
+    if loaded.tokenizer.end_of_text in by_hand:
+        by_hand = by_hand[: by_hand.index(loaded.tokenizer.end_of_text)]
+    [sample] = result.samples
+    assert sample.text == loaded.tokenizer.decode(by_hand) and sample.prompt == "the fox"
+    assert "".join(pieces) == sample.text + "\n"  # the question is not said again
+    raw = ask(Generate(prompt="the fox", raw=True, **plain)).samples[0]
+    by_hand = generate_by_hand(loaded.model, loaded.tokenizer.encode("the fox"), max_tokens=9,
+                               sampler=Sampler(temperature=0))  # fmt: skip
+    assert loaded.tokenizer.decode(by_hand).startswith(raw.text) and raw.text != sample.text
+
+
+def test_what_it_is_told_first_changes_the_answer(chatty: Path, model_folder: Path):
+    plain = dict(prompt="fox", max_tokens=3, temperature=0)
+    without, told = (ask(Generate(model=str(chatty), system=system, **plain)) for system in (None, "dog"))
+    assert without.samples[0].text != told.samples[0].text
+    for changes in ({"model": str(model_folder)}, {"model": str(chatty), "raw": True}):
+        with pytest.raises(SettingsError, match="--system has no place"):
+            ask(Generate(system="dog", **plain | changes))
+
+
+def test_no_prompt_starts_a_document_also_with_a_chatty_model(chatty: Path):
+    one, other = (ask(Generate(model=str(chatty), max_tokens=9, temperature=0, raw=raw)) for raw in (False, True))
+    assert one.samples == other.samples

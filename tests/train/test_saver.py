@@ -245,5 +245,5 @@ def test_a_clock_that_goes_backwards_changes_nothing(start, tmp_path, monkeypatc
 
 
 def test_room_for_lets_other_errors_pass(tmp_path):
-    with pytest.raises(OSError, match="broken"), saver.room_for(tmp_path):
+    with pytest.raises(OSError, match="broken"), saver.room_for(tmp_path, "groundup pretrain --resume"):
         raise OSError(errno.EIO, "broken")

@@ -24,8 +24,10 @@ class Batch:
     tokens: Tensor  # (B, T) ids going in
     count: float  # supervised units: the loss is a sum over as many
     fields: dict[str, Tensor] = field(default_factory=dict)  # targets, weight, documents, padding ...
+    size: int = 0  # tokens that are no filler; by default all of them
 
     def __post_init__(self) -> None:
+        self.size = self.size or self.tokens.numel()
         if not self.count > 0:  # also true of NaN
             raise DataError(
                 f"a batch of {tuple(self.tokens.shape)} ids has {self.count:g} supervised tokens",
@@ -36,7 +38,7 @@ class Batch:
         """The same batch with every tensor on `device`."""
         early = torch.device(device).type == "cuda"  # towards the CPU, not waiting would show memory still unwritten
         fields = {name: tensor.to(device, non_blocking=early) for name, tensor in self.fields.items()}
-        return type(self)(self.tokens.to(device, non_blocking=early), self.count, fields)
+        return type(self)(self.tokens.to(device, non_blocking=early), self.count, fields, self.size)
 
 
 class Batches(Protocol):

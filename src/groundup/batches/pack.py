@@ -67,7 +67,8 @@ class PackedDocuments:
         tokens, targets, documents, positions = torch.from_numpy(np.stack(rows, axis=1))  # (4, B, T) -> 4 x (B, T)
         weight = (targets >= 0).float()
         fields = {"targets": targets.clamp(min=0), "weight": weight, "documents": documents, "positions": positions}
-        return Batch(tokens, float(weight.sum()), fields)
+        there = float(weight.sum())
+        return Batch(tokens, there, fields, int(there))
 
     def _row(self, index: int) -> Numbers:
         """Ids, targets (-1 at filler), document numbers and positions of a row: (4, T)."""

@@ -5,7 +5,6 @@ card.json and README.md, hashes.json; and back. `transformers` opens the folder 
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from groundup import model as models
-from groundup.checkpoint import atomic, fields, huggingface, names, opening, space
+from groundup.checkpoint import adapter_layout, adapters, atomic, cards, fields, huggingface, names, opening, space
+from groundup.checkpoint import classifier as classifiers
 from groundup.checkpoint.huggingface import CARD, WEIGHTS
-from groundup.checkpoint.source import fill
+from groundup.checkpoint.source import Source, fill
 from groundup.errors import CheckpointError, TokenizerError
+from groundup.model import lora
 from groundup.model.config import BigramConfig, ModelConfig
+from groundup.model.heads import Classifier, HeadConfig
 from groundup.tokens.tokenizer import Tokenizer
 
 STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -40,26 +42,85 @@ def save_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: di
 
     >>> save_model(Path("gpt"), model, tokenizer, card={"data": "my letters"})  # doctest: +SKIP
     """
-    config, tensors = models.config_of(model), exported(model)
-    with atomic.written_aside(folder, needed=space.of(tensors.values())) as aside:
-        write_model(aside, config, tensors, tokenizer, card=card)
+    what = exported(model)
+    with atomic.written_aside(folder, needed=space.of(what.tensors.values())) as aside:
+        write_model(aside, what, tokenizer, card=card)
 
 
-def exported(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under their Hugging Face names, on the CPU; those that need no change are not copied."""
+@dataclass(frozen=True)
+class Exported:
+    """A network as it goes to the disk: tensors under the names of Hugging Face or peft, on the CPU.
+
+    `head` of a classifier; `adapter`, the content of adapter_config.json, where only adapters are kept and the rest of
+    the network stays where it is.
+    """
+
+    config: ModelConfig | BigramConfig
+    tensors: dict[str, Tensor]
+    head: HeadConfig | None = None
+    adapter: dict[str, Any] | None = None
+
+
+def exported(model: nn.Module) -> Exported:
+    """What is written of a network; tensors that need no change are not copied."""
+    config = models.config_of(model)
+    head = model.head_config if isinstance(model, Classifier) else None
+    if lora.config_of(model) is not None:
+        tensors, adapter = adapter_layout.export(model)
+        return Exported(config, tensors, head, adapter)
+    if isinstance(model, Classifier):
+        return Exported(config, classifiers.tensors(model), head)
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    return names.to_hf(state, models.config_of(model))
+    return Exported(config, names.to_hf(state, config))
 
 
-def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[str, Tensor], tokenizer: Tokenizer, *,
-                card: dict[str, Any]) -> None:  # fmt: skip
+def restore(model: nn.Module, folder: Path) -> None:
+    """Put the weights of a folder, which `exported` made of such a network, back into it.
+
+    Raises CheckpointError where they are those of another.
+    """
+    if lora.config_of(model) is not None:
+        adapters.restore(model, folder)
+        return
+    model.load_state_dict(read_model(folder).state_dict())
+
+
+def write_model(folder: Path, model: Exported, tokenizer: Tokenizer, *, card: dict[str, Any]) -> None:
     """Write the files of a model folder into an existing folder; the caller makes it atomic.
 
-    `tensors` as `exported` gives them. Raises NoRoom naming the file that the disk has no room for.
+    Raises NoRoom naming the file that the disk has no room for.
     """
+    tokenizer = tokenizer if model.head is None else classifiers.padded(tokenizer)
+    _write_words(folder, model, tokenizer, card)
+    if model.head is None:
+        _write_json(folder / "generation_config.json", _generation(tokenizer))
+    if model.adapter is not None:
+        adapter_layout.write(folder, model.tensors, model.adapter)
+        return
     ids = {"bos": tokenizer.bos, "eos": tokenizer.end_of_text, "pad": tokenizer.pad}
-    dtype = STORED[next(iter(tensors.values())).dtype]
-    _write_json(folder / "config.json", fields.hf_config(config, **ids, dtype=dtype))
+    dtype = STORED[next(iter(model.tensors.values())).dtype]
+    if model.head is None:
+        _write_json(folder / "config.json", fields.hf_config(model.config, **ids, dtype=dtype))
+    else:
+        assert isinstance(model.config, ModelConfig), "only a network of blocks is judged by"
+        _write_json(folder / "config.json", classifiers.config(model.config, model.head, **ids, dtype=dtype))
+    write_tensors(folder / WEIGHTS, model.tensors, metadata={"format": "pt"})
+
+
+def _write_words(folder: Path, model: Exported, tokenizer: Tokenizer, card: dict[str, Any]) -> None:
+    """The files that say how the model is used and what it was made of."""
+    with space.writing(folder / "tokenizer.json"):
+        tokenizer.save(folder)
+    _write_json(folder / CARD, card)
+    _write(
+        folder / "README.md",
+        cards.text(model.config, card, head=model.head, adapter=model.adapter, padded=tokenizer.pad is not None),
+    )
+
+
+def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of generation_config.json: where a text begins, and what ends it."""
+    ids = {"bos": tokenizer.bos, "eos": tokenizer.end_of_text, "pad": tokenizer.pad}
     start = ids["bos"] if ids["bos"] is not None else ids["eos"]
     ends = tokenizer.ends  # one id is written as a number, several as a list
     generation = {
@@ -67,14 +128,7 @@ def write_model(folder: Path, config: ModelConfig | BigramConfig, tensors: dict[
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": ids["pad"] if ids["pad"] is not None else ids["eos"],
     }
-    _write_json(
-        folder / "generation_config.json", {name: value for name, value in generation.items() if value is not None}
-    )
-    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
-    with space.writing(folder / "tokenizer.json"):
-        tokenizer.save(folder)
-    _write_json(folder / CARD, card)
-    _write(folder / "README.md", _card_text(config, card))
+    return {name: value for name, value in generation.items() if value is not None}
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
@@ -86,8 +140,19 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str,
         path.chmod(usual)
 
 
-def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Loaded:
+def load(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    merged: bool = True,
+    classifier: bool | None = False,
+) -> Loaded:
     """Open a run folder (its last good weights), RUN/best, a model folder, or whatever else `opening` knows.
+
+    merged: adapters become part of the weights, and the network a plain one. classifier: a folder that judges texts is
+    wanted, and its network is a `Classifier`; False, one that continues them, and each is refused for the other; None:
+    either.
 
     Every hash that a folder has is checked. `dtype` None keeps what is stored. The network is held once, and one tensor
     more while it is filled. Raises CheckpointError naming what is missing, altered or not supported.
@@ -101,19 +166,54 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.de
         begun = [atomic.identity(place) for place in lists]
         try:
             source = opening.open_any(path)
-            model = fill(source.config, source.weights, dtype=dtype, device=device)
+            model = _network(source, dtype=dtype, device=device, merged=merged)
         except (CheckpointError, TokenizerError):
             # a run that goes on may have put newer weights there while we read: then those are whole
             if [atomic.identity(place) for place in lists] == begun:
                 raise
         else:
+            _check_use(path, model, classifier)
             return Loaded(model.eval(), source.tokenizer, source.path, source.card)
 
 
 def read_model(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     """Build the network of a model folder and fill it with its weights."""
-    config = fields.model_config(huggingface.read_json(folder / "config.json"))
-    return fill(config, huggingface.weights(folder), dtype=dtype)
+    document = huggingface.read_json(folder / "config.json")
+    head, weights = classifiers.head_of(document), huggingface.weights(folder)
+    if head is None:
+        return fill(fields.model_config(document), weights, dtype=dtype)
+    return classifiers.read(classifiers.trunk_of(document), head, weights, dtype=dtype)
+
+
+def _network(
+    source: Source, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", merged: bool = True
+) -> nn.Module:
+    """The network of an opened model, with its weights, and what adapters add to them."""
+    if source.head is not None and isinstance(source.config, ModelConfig):
+        model: nn.Module = classifiers.read(source.config, source.head, source.weights, dtype=dtype, device=device)
+    else:
+        model = fill(source.config, source.weights, dtype=dtype, device=device)
+    if source.adapter is not None:
+        model = adapters.apply(model, source.adapter)
+        room = models.config_of(model).vocabulary
+        if source.tokenizer.vocabulary > room:
+            raise CheckpointError(
+                f"{source.path}: the tokenizer has {source.tokenizer.vocabulary:,} ids, base and adapters only {room:,}",
+                "give the whole folder that the adapters were saved in",
+            )
+        model = lora.merge(model) if merged else model
+    return model
+
+
+def _check_use(path: str | Path, model: nn.Module, classifier: bool | None) -> None:
+    """Refuse a classifier where a model that continues text is wanted, and the other way round."""
+    if isinstance(model, Classifier) and classifier is False:
+        labels = ", ".join(model.head_config.labels[:6])
+        raise CheckpointError(
+            f"{path} is a classifier ({labels}), it continues no text", "use it with groundup predict"
+        )
+    if classifier and not isinstance(model, Classifier):
+        raise CheckpointError(f"{path} continues text, it is no classifier", "make one with groundup classify")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -123,41 +223,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _write(path: Path, text: str) -> None:
     with space.writing(path, len(text)):
         path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _card_text(config: Any, card: dict[str, Any]) -> str:
-    """The card as a Markdown page: what the model is, what it was made from, how to use it."""
-    plain = {_one_line(name): _one_line(value) for name, value in card.items() if not isinstance(value, (dict, list))}
-    facts = "\n".join(f"| {name} | {value} |" for name, value in plain.items())
-    licence = str(card.get("license") or card.get("licence") or "unknown").lower()
-    known = re.fullmatch(r"[a-z0-9.+-]+", licence)  # a short name, such as apache-2.0; "other" stands for a text
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-license: {licence if known else "other"}
-tags: [groundup, {config.family}]
----
-{_origin(config, card)}
-
-| | |
-|---|---|
-{facts}
-
-    groundup generate FOLDER --prompt "Once"
-"""
-
-
-def _origin(config: Any, card: dict[str, Any]) -> str:
-    """Title, and what is known of the text behind the model."""
-    if "imported from" in card and "settings" not in card:
-        return (
-            f"# A {config.family} language model, imported by Groundup\n\nWhat it learnt from: ask where it came from."
-        )
-    sources = "\n".join(f"- {_one_line(source)}" for source in card.get("sources", [])) or "- not recorded"
-    about = "A base model: it continues text; it was not taught to chat."
-    return f"# A {config.family} language model made with Groundup\n\n{about}\n\nText it was trained on:\n{sources}"
-
-
-def _one_line(value: Any) -> str:
-    """A fact as it stands in a table: what a foreign file says must not become a line of its own."""
-    return " ".join(str(value).split()).replace("|", "\\|")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from groundup import tokens
-from groundup.checkpoint import atomic, fields
+from groundup.checkpoint import atomic, classifier, fields
 from groundup.checkpoint.atomic import LIMIT, read_json
 from groundup.checkpoint.pickled import PickledFile
 from groundup.checkpoint.source import Source, Weights
@@ -62,11 +62,13 @@ def open_source(folder: Path) -> Source:
         raise CheckpointError(
             f"{folder} holds an adapter, {ADAPTER}, beside its weights", "merge it into the weights, or take it away"
         )
-    config = fields.model_config(read_json(inside(folder, "config.json")))
+    document = read_json(inside(folder, "config.json"))
+    head = classifier.head_of(document)
+    config = fields.model_config(document) if head is None else classifier.trunk_of(document)
     found = weights(folder)
     tokenizer = tokens.load(folder)
     card = optional(folder, CARD)
-    return Source("huggingface", folder, config, tokenizer, found, read_json(card) if card else _origin(folder))
+    return Source("huggingface", folder, config, tokenizer, found, read_json(card) if card else _origin(folder), head)
 
 
 def _origin(folder: Path) -> dict[str, Any]:

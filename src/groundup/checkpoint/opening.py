@@ -9,8 +9,10 @@ import dataclasses
 import errno
 from pathlib import Path
 
-from groundup.checkpoint import atomic, huggingface, llama2c, openai, sources
+from groundup import tokens
+from groundup.checkpoint import adapters, atomic, huggingface, identity, llama2c, openai, sources
 from groundup.checkpoint.gguf import read as gguf
+from groundup.checkpoint.huggingface import CARD
 from groundup.checkpoint.source import Source
 from groundup.errors import CheckpointError, nearest
 from groundup.text.download import Progress
@@ -54,7 +56,7 @@ def open_any(spec: str | Path, *, tokenizer: Path | None = None, progress: Progr
 
 
 def kind_of(path: Path) -> str:
-    """Which reader a file or folder is for: "huggingface" (ours too), "openai", "gguf" or "llama2.c".
+    """Which reader a file or folder is for: "huggingface" (ours too), "adapter", "openai", "gguf" or "llama2.c".
 
     Decided by names and the first bytes alone. Raises CheckpointError for anything else, saying what was looked for.
 
@@ -112,10 +114,33 @@ def _open_path(path: Path, tokenizer: Path | None) -> Source:
         return gguf.open_source(_ggufs(path)[0] if path.is_dir() else path)
     if kind == "openai":
         return openai.open_source(path)
+    if kind == "adapter":
+        return _adapted(_model_folder(path))
     return huggingface.open_source(_model_folder(path))
 
 
+def _adapted(folder: Path) -> Source:
+    """The base that a folder of adapters was made on, opened, with the folder's own tokenizer and card."""
+    atomic.verify(folder)
+    named = adapters.base_of(folder)
+    if any(adapters.is_adapter(place) for place in (Path(named), Path(named) / "model")):
+        raise CheckpointError(f"{folder} stands on {named}, which holds adapters itself", "merge those first")
+    base = open_any(named)
+    made_on = adapters.config_in(folder).base_sha256
+    if made_on and identity.weights_hash(base.path) != made_on:
+        raise CheckpointError(
+            f"{base.path} is not the model that the adapters in {folder} were trained on: its weights are others",
+            "put that model back, or merge adapters while it is there: groundup export RUN --to hf",
+        )
+    own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    tokenizer = tokens.load(folder) if own else base.tokenizer
+    card = huggingface.read_json(folder / CARD) if (folder / CARD).is_file() else base.card
+    return dataclasses.replace(base, format="adapter", path=folder, tokenizer=tokenizer, card=card, adapter=folder)
+
+
 def _kind_of_folder(path: Path) -> str:
+    if any(adapters.is_adapter(folder) and not huggingface.holds_weights(folder) for folder in (path, path / "model")):
+        return "adapter"
     packed, described = _ggufs(path), (path / "config.json").is_file()
     if described and huggingface.holds_weights(path):
         return "huggingface"
@@ -137,7 +162,7 @@ def _kind_of_folder(path: Path) -> str:
 def _model_folder(path: Path) -> Path:
     """The folder with a config.json that RUN, RUN/best or a model folder means."""
     for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or adapters.is_adapter(folder):
             return folder
     if (path / "settings.toml").is_file():
         raise CheckpointError(

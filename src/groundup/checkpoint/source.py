@@ -18,6 +18,7 @@ from groundup.errors import CheckpointError
 from groundup.machine import lent_memory
 from groundup.model import build
 from groundup.model.config import BigramConfig, ModelConfig
+from groundup.model.heads import HeadConfig
 from groundup.tokens.tokenizer import Tokenizer
 
 
@@ -61,8 +62,9 @@ class Held:
 class Source:
     """A model opened but not read: what it is, its tokenizer, its tensors.
 
-    `format`: "huggingface", "openai", "gguf" or "llama2.c". `card`: facts worth keeping; for our own folders card.json.
-    Raises CheckpointError for a tokenizer with ids that the model has no room for.
+    `format`: "huggingface", "openai", "gguf", "llama2.c" or "adapter". `card`: facts worth keeping; for our own folders
+    card.json. `head` of a classifier. `adapter`: the folder of adapters that belong on these weights, which may also
+    bring rows for tokens of their own. Raises CheckpointError for a tokenizer with ids that the model has no room for.
     """
 
     format: str
@@ -71,10 +73,12 @@ class Source:
     tokenizer: Tokenizer
     weights: Weights
     card: dict[str, Any]
+    head: HeadConfig | None = None
+    adapter: Path | None = None
 
     def __post_init__(self) -> None:
         there, room = self.tokenizer.vocabulary, self.config.vocabulary
-        if there > room:
+        if there > room and self.adapter is None:
             raise CheckpointError(
                 f"{self.path}: the tokenizer has {there:,} ids, the model only {room:,}",
                 "use the tokenizer that the model was trained with",

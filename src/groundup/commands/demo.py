@@ -1,6 +1,8 @@
-"""The first run: a small model learns the built-in harbor world, tells a story, and is marked by the checker.
+"""The first run: a small model learns the built-in harbor world, tells stories that a checker marks, and then learns to
+answer questions.
 
-In: `settings.Demo`. Out: a run folder, and `Result`: the story, the share of consistent ones, times.
+In: `settings.Demo`. Out: two run folders, and `Result`: the story, the share of consistent ones, the share of questions
+answered exactly, times.
 """
 
 import shlex
@@ -13,6 +15,8 @@ from pathlib import Path
 from groundup import machine as machines
 from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
+from groundup.commands import demo_questions
+from groundup.commands.demo_questions import Answered
 from groundup.errors import SettingsError
 from groundup.generate import Sampler, write
 from groundup.lock import locked
@@ -27,7 +31,10 @@ TEXT = ["harbor:8000"]
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo came to: a story, how many of `stories` the checker found flawless, speeds in tokens a second."""
+    """What the demo came to: a story, how many of `stories` the checker found flawless, speeds in tokens a second.
+
+    `answered` is what became of the questions; `seconds` is the time of both halves.
+    """
 
     out: Path
     story: str
@@ -37,11 +44,12 @@ class Result:
     validation_loss: float | None
     training_tokens_per_second: float
     writing_tokens_per_second: float
+    answered: Answered
     seconds: float
 
 
 def run(settings: Demo) -> Result:
-    """Train, write stories, check them."""
+    """Train, write stories, check them; tune, answer questions, check those."""
     began = time.perf_counter()
     clear(settings.out)
     say("A model is about to learn a small harbour town from nothing. First text, then tokens, then training.")
@@ -56,8 +64,10 @@ def run(settings: Demo) -> Result:
     verdicts = [harbor.check(text) for text in texts]
     flawless = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict.ok]
     problems = [problem for verdict in verdicts for problem in verdict.problems[:1]]
+    say(f"{len(flawless)} are consistent. It tells stories but answers nothing: that it learns now, from questions.")
+    answered = demo_questions.run(settings)
     return Result(settings.out, (flawless or texts)[0], len(texts), len(flawless), problems[:3], fitted.validation_loss,
-                  fitted.tokens_per_second, writing, time.perf_counter() - began)  # fmt: skip
+                  fitted.tokens_per_second, writing, answered, time.perf_counter() - began)  # fmt: skip
 
 
 def recipe(settings: Demo) -> Pretrain:
@@ -119,17 +129,18 @@ def show(result: Result) -> None:
 
 def lines(result: Result) -> Iterator[str]:
     """The closing page of the demo."""
-    out = shlex.quote(str(result.out))
+    out, tuned = shlex.quote(str(result.out)), shlex.quote(str(result.answered.out))
     yield f"\n{result.story.strip()}\n"
     share = 100 * result.consistent / result.stories
     yield f"{result.consistent} of {result.stories} stories ({share:.0f} %) are grammatical and consistent to the end."
     yield from (f"  a slip: {problem}" for problem in result.problems[:2])
     yield (
-        f"trained at {result.training_tokens_per_second:,.0f} tokens/s, "
-        f"wrote at {result.writing_tokens_per_second:,.0f} tokens/s, "
-        f"{result.seconds:.0f} s in all\n"
+        f"  trained at {result.training_tokens_per_second:,.0f} tokens/s, "
+        f"wrote at {result.writing_tokens_per_second:,.0f} tokens/s\n"
     )
-    yield "Next:"
+    yield from demo_questions.lines(result.answered)
+    yield f"\n{result.seconds:.0f} s in all. Next:"
     yield f"  groundup generate {out}                       another story"
+    yield f"  groundup chat {tuned}                 tell it a scene and ask"
     yield f"  groundup info {out}                           what the folder holds"
     yield "  groundup pretrain --data FILE --out runs/mine     the same with your own text"

@@ -1,6 +1,7 @@
-"""`groundup evaluate`: how well a model predicts a text it may never have seen.
+"""`groundup evaluate`: how well a model predicts a text it may never have seen, or does what it is asked.
 
-In: `settings.Evaluate`. Out: `Result`: loss, perplexity, bits per byte, and how they were measured.
+In: `settings.Evaluate`. Out: `Result`: loss, perplexity, bits per byte, and how they were measured; for other tasks
+what evaluate_tasks.py says.
 """
 
 import time
@@ -13,11 +14,12 @@ import torch
 from groundup import machine as machines
 from groundup.batches.batch import Batch
 from groundup.checkpoint import folder
+from groundup.commands import evaluate_tasks
 from groundup.errors import SettingsError
 from groundup.evaluate import each_token_once, evaluate
 from groundup.journal import Progress
 from groundup.model import config_of
-from groundup.settings import Evaluate
+from groundup.settings import Evaluate, flag
 from groundup.text.read import sources
 from groundup.tokens.prepare import tokenize
 
@@ -39,14 +41,44 @@ class Result:
     tokens_per_second: float
 
 
-def run(settings: Evaluate) -> Result:
-    """Score the model on every token of the text but the first, each once.
+# Settings that mean nothing elsewhere, and where they do.
+OF_A_TASK = {
+    "context": ("text",),
+    "stride": ("text",),
+    "max_tokens": ("text", "answers"),
+    "limit": ("choices", "answers", "lm-eval"),
+    "out": ("choices", "answers", "labels"),
+    "label_field": ("labels",),
+}
+
+
+def run(settings: Evaluate) -> Result | evaluate_tasks.Outcome:
+    """Measure the model as --task, or --lm-eval, says.
 
     >>> run(Evaluate(model="runs/demo", data=["other.txt"])).loss  # doctest: +SKIP
     1.2345
     """
     if not settings.model:
         raise SettingsError("no model was given", "name a run or model folder: groundup evaluate runs/NAME --data FILE")
+    task = "lm-eval" if settings.lm_eval else settings.task
+    _check(settings, task)
+    return _text(settings) if task == "text" else evaluate_tasks.run(settings)
+
+
+def _check(settings: Evaluate, task: str) -> None:
+    """Refuse what a task would not look at: a figure must not be taken for another one."""
+    if settings.lm_eval and (settings.task != "text" or settings.data):
+        extra = "--data" if settings.data else f"--task {settings.task}"
+        raise SettingsError(f"--lm-eval brings its own questions, and {extra} was given, too", "leave one of them out")
+    for name, known in OF_A_TASK.items():
+        given = getattr(settings, name) != type(settings).model_fields[name].default
+        if given and task not in known:
+            what = f"{flag(name)} means nothing for " + ("--lm-eval" if settings.lm_eval else f"--task {task}")
+            raise SettingsError(what, f"leave it out; it is for: {', '.join(known)}")
+
+
+def _text(settings: Evaluate) -> Result:
+    """Score the model on every token of the text but the first, each once."""
     texts = sources(settings.data, field=settings.field)
     machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
     # weights in fp32 whatever is stored: the machine's autocast decides what the products are computed in
@@ -94,8 +126,11 @@ def _watched(batches: Iterable[Batch], line: Progress) -> Iterator[Batch]:
         line.update(done)
 
 
-def show(result: Result) -> None:
+def show(result: Result | evaluate_tasks.Outcome) -> None:
     """Print the figures for people."""
+    if not isinstance(result, Result):
+        evaluate_tasks.show(result)
+        return
     per_byte = (
         "-, words have no fixed number of bytes" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
     )

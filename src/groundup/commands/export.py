@@ -71,7 +71,7 @@ def run(settings: Export) -> Result:
     dtype = _dtype(settings)
     out = settings.out or _beside(settings.model, settings.to, dtype)
     _refuse_what_is_there(out, settings.to)
-    loaded = folder.load(settings.model)
+    loaded = folder.load(settings.model, classifier=None if settings.to == "hf" else False)
     dtype = _stored(loaded.model) if dtype == "auto" else dtype
     out.parent.mkdir(parents=True, exist_ok=True)
     _, name = _place(settings.model)

@@ -1,12 +1,14 @@
 """`groundup generate`: open a model folder, continue prompts, show the text as it is written.
 
-In: `settings.Generate`. Out: `Result`, every text with its prompt. Remarks and speed go to standard error.
+In: `settings.Generate`. Out: `Result`, every text with its prompt. Remarks and speed go to standard error. A model that
+was taught to chat is asked its prompts, as its template writes a question; with `raw` it continues them as they stand.
 """
 
+import dataclasses
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +17,16 @@ from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
 from groundup.errors import DataError, GroundupError, SettingsError
 from groundup.generate import Delta, Sampler, ready, write
+from groundup.generate import chat as chats
 from groundup.generate.ready import pays
+from groundup.generate.stream import encoded
 from groundup.model import config_of
 from groundup.settings import Generate
 from groundup.tokens import Tokenizer
+from groundup.tokens.rows import prompt_ids
 
 Emit = Callable[[str], None]
+Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,14 @@ def run(settings: Generate, *, emit: Emit | None = None) -> Result:
     machine = machines.choose(device=settings.device, threads=settings.threads)
     dtype = machines.DTYPES.get(settings.dtype)  # None: as stored
     loaded = folder.load(settings.model, dtype=dtype, device=machine.device)
-    _make_ready(loaded, settings, prompts)
+    given, tokenizer = _given(loaded.tokenizer, settings, prompts)
+    _make_ready(loaded, settings, [len(encoded(tokenizer, prompt)) for prompt in given])
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
-    remark(_manner(loaded.tokenizer))
+    asked = given != prompts
+    remark(_manner(tokenizer, asked=asked))
     began = time.perf_counter()
-    samples = _Samples(prompts, emit or _nowhere)
-    for delta in _deltas(loaded, prompts, settings, seed):
+    samples = _Samples(prompts, emit or _nowhere, asked=asked)
+    for delta in _deltas(dataclasses.replace(loaded, tokenizer=tokenizer), given, settings, seed):
         samples.add(delta)
     seconds = time.perf_counter() - began
     tokens = sum(sample.tokens for sample in samples.done())
@@ -71,11 +79,31 @@ def run(settings: Generate, *, emit: Emit | None = None) -> Result:
     return Result(loaded.folder, seed, samples.done(), tokens, seconds, rate)
 
 
-def _make_ready(loaded: Loaded, settings: Generate, prompts: list[str]) -> None:
-    """Lay the model out for writing; where products cannot be compiled, say so and go on without."""
-    int8, rows = settings.dtype == "int8", len(prompts)
+def _given(tokenizer: Tokenizer, settings: Generate, prompts: list[str]) -> tuple[list[Prompt], Tokenizer]:
+    """What the model reads for each prompt, and the tokenizer that knows where its answers end.
+
+    Of a model that was taught to chat, ids as its template writes a question; an empty prompt asks nothing, and starts
+    a document there too. Raises SettingsError for --system where no template would say it.
+    """
+    template = None if settings.raw else chats.template_of(tokenizer)
+    if template is None:
+        if settings.system is not None:
+            why = "--raw was given" if settings.raw else "this is a base model, which was not taught to chat"
+            raise SettingsError(f"--system has no place: {why}", "leave --system out")
+        return list(prompts), tokenizer
+    first = [] if settings.system is None else [{"role": "system", "content": settings.system}]
+    given: list[Prompt] = [
+        prompt_ids(tokenizer, template, [*first, {"role": "user", "content": prompt}]) if prompt or first else prompt
+        for prompt in prompts
+    ]
+    return given, chats.ending(tokenizer, template)
+
+
+def _make_ready(loaded: Loaded, settings: Generate, lengths: list[int]) -> None:
+    """Lay the model out for prompts of these lengths; where products cannot be compiled, say so and go on without."""
+    int8, rows = settings.dtype == "int8", len(lengths)
     # Only steps within the context, and with a cache, are of one token.
-    room = config_of(loaded.model).context - max(len(loaded.tokenizer.encode(prompt)) for prompt in prompts)
+    room = config_of(loaded.model).context - max(lengths)
     steps = min(settings.max_tokens, max(0, room)) if settings.cache else 0
     worth = settings.compile == "auto" and pays(loaded.model, steps=steps, rows=rows)
     try:
@@ -87,10 +115,12 @@ def _make_ready(loaded: Loaded, settings: Generate, prompts: list[str]) -> None:
         ready(loaded.model, int8=int8, rows=rows)
 
 
-def _manner(tokenizer: Tokenizer) -> str:
+def _manner(tokenizer: Tokenizer, *, asked: bool) -> str:
     """What a person should know of a model before they read what it writes."""
     if tokenizer.chat_template is None:
         return "a base model: it continues text, it was not taught to chat"
+    if asked:
+        return "this model was taught to chat: it answers the prompt (--raw continues it as it stands)"
     return "this model was taught to chat; here the prompt is continued as it stands"
 
 
@@ -103,7 +133,7 @@ def read_prompts(settings: Generate) -> list[str]:
     if settings.prompts is None:
         if settings.prompt != "-":
             return [settings.prompt or ""]
-        text = _decode(_standard_input(), "standard input")
+        text = decode(_standard_input(), "standard input")
         return [text.removesuffix("\n").removesuffix("\r")]
     if settings.prompt is not None:
         raise SettingsError("--prompt and --prompts were both given", "leave one of them out")
@@ -111,7 +141,7 @@ def read_prompts(settings: Generate) -> list[str]:
         name, content = "standard input", _standard_input()
     else:
         name, content = str(settings.prompts), _read(settings.prompts)
-    lines = [line.removesuffix("\r") for line in _decode(content, name).split("\n")]
+    lines = [line.removesuffix("\r") for line in decode(content, name).split("\n")]
     prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise DataError(f"no prompt in {name}: {len(content)} bytes without any text", "write one prompt a line")
@@ -129,7 +159,8 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _decode(content: bytes, name: str) -> str:
+def decode(content: bytes, name: str) -> str:
+    """Bytes as text; raises DataError naming the first byte that is not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,7 +168,7 @@ def _decode(content: bytes, name: str) -> str:
         raise DataError(what, "convert it, for instance: iconv -f latin1 -t utf-8") from None
 
 
-def _deltas(loaded: Loaded, prompts: list[str], settings: Generate, seed: int) -> Iterator[Delta]:
+def _deltas(loaded: Loaded, prompts: Sequence[Prompt], settings: Generate, seed: int) -> Iterator[Delta]:
     """The stream of text, with a remark the first time the context is full."""
     sampler = Sampler(
         temperature=settings.temperature,
@@ -166,14 +197,15 @@ def _deltas(loaded: Loaded, prompts: list[str], settings: Generate, seed: int) -
 class _Samples:
     """Puts deltas together: a single text is passed on at once, several one after the other, each when it is whole."""
 
-    def __init__(self, prompts: list[str], emit: Emit) -> None:
+    def __init__(self, prompts: list[str], emit: Emit, *, asked: bool) -> None:
         self._prompts, self._emit = prompts, emit
+        self._between = "\n\n" if asked else ""  # an answer stands apart from its question
         self._texts = ["" for _ in prompts]
         self._tokens = [0 for _ in prompts]
         self._finish: list[str | None] = [None for _ in prompts]
         self._shown = 0
         self._alone = len(prompts) == 1
-        if self._alone:
+        if self._alone and not asked:
             emit(prompts[0])
 
     def add(self, delta: Delta) -> None:
@@ -186,7 +218,8 @@ class _Samples:
             return
         while self._shown < len(self._finish) and self._finish[self._shown]:
             row = self._shown
-            self._emit(f"--- {row + 1} of {len(self._prompts)}\n{self._prompts[row]}{self._texts[row]}\n")
+            text = f"{self._prompts[row]}{self._between}{self._texts[row]}"
+            self._emit(f"--- {row + 1} of {len(self._prompts)}\n{text}\n")
             self._shown += 1
 
     def done(self) -> list[Sample]:

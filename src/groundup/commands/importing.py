@@ -59,6 +59,12 @@ def run(settings: Import) -> Result:
     out = _target(settings)
     began = time.perf_counter()
     source = opening.open_any(settings.source, tokenizer=settings.tokenizer)
+    if source.head is not None or source.adapter is not None:
+        what = "a classifier" if source.adapter is None else "a folder of adapters"
+        raise SettingsError(
+            f"{settings.source} is {what}, which needs no import",
+            f"use it as it is, or with its adapters merged: groundup export {settings.source} --to hf",
+        )
     seen: set[torch.dtype] = set()
     with Progress("import", total=len(source.weights.shapes()), unit="tensor") as line:
         watched = Watched(source.weights, line, seen, wanted=settings.dtype)
@@ -68,7 +74,7 @@ def run(settings: Import) -> Result:
     card = _card(source, settings)
     tensors = names.to_hf(GivenUp(model), source.config)
     with atomic.written_aside(out, needed=space.of(tensors.values())) as aside:
-        folder.write_model(aside, source.config, tensors, source.tokenizer, card=card)
+        folder.write_model(aside, folder.Exported(source.config, tensors), source.tokenizer, card=card)
     return Result(
         out=out,
         source=settings.source,

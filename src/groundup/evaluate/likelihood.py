@@ -29,6 +29,15 @@ class Score:
     bits_per_byte: float | None
     tokens: int
 
+    def record(self) -> dict[str, float | None]:
+        """The numbers that a run's journal keeps."""
+        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+
+    def words(self) -> str:
+        """The same for a person, in a line."""
+        bits = "" if self.bits_per_byte is None else f"  bits per byte {self.bits_per_byte:.3f}"
+        return f"{self.loss:.3f}  perplexity {self.perplexity:,.2f}{bits}"
+
 
 def evaluate(
     model: nn.Module,

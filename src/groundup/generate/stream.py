@@ -35,7 +35,7 @@ class Delta:
 def write(
     model: nn.Module,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[int]],
     *,
     max_tokens: int = 200,
     sampler: Sampler | None = None,
@@ -44,15 +44,15 @@ def write(
 ) -> Iterator[Delta]:
     """Continue prompts and stream what is new, one `Delta` a token and row; rows take turns within a batch.
 
-    An empty prompt starts a new document; any other begins with `tokenizer.start`. Neither the ids that end a text
-    (`tokenizer.ends`) nor a stop string become text. Prompts of like length are read together, as many as fit into
-    1 GiB of cache; order and batching do not change any text.
+    An empty prompt starts a new document; any other begins with `tokenizer.start`; one given as ids is taken as it is.
+    Neither the ids that end a text (`tokenizer.ends`) nor a stop string become text. Prompts of like length are read
+    together, as many as fit into 1 GiB of cache; order and batching do not change any text.
 
     Raises TokenizerError for a prompt the tokenizer cannot represent, SettingsError for an empty stop string.
 
     >>> text = "".join(delta.text for delta in write(model, tokenizer, ["Once"]))  # doctest: +SKIP
     """
-    ids = [[*tokenizer.start, *tokenizer.encode(prompt)] or start_ids(tokenizer) for prompt in prompts]
+    ids = [encoded(tokenizer, prompt) for prompt in prompts]
     copies = number_copies(ids)
     check_stop(stop)
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -73,6 +73,18 @@ def write(
             writer.follow(ids[writer.row] if prompts[writer.row] else [])
         yield from _deltas(steps, writers)
         steps.close()
+
+
+def encoded(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[int]:
+    """The ids that a model reads for a prompt; ids stay as they are.
+
+    >>> from groundup import tokens
+    >>> encoded(tokens.train("chars", ["abc"]), "cab"), encoded(tokens.train("chars", ["abc"]), "")
+    ([2, 0, 1], [3])
+    """
+    if not isinstance(prompt, str):
+        return list(prompt)
+    return [*tokenizer.start, *tokenizer.encode(prompt)] or start_ids(tokenizer)
 
 
 def _deltas(steps: Iterable[Step], writers: Sequence["_Writer"]) -> Iterator[Delta]:

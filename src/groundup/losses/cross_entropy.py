@@ -28,40 +28,46 @@ def cross_entropy(states: Tensor, head: Tensor, targets: Tensor, weight: Tensor 
     >>> round(cross_entropy(states, head, torch.tensor([1, 2])).item() / 2, 4)  # ln 8
     2.0794
     """
+    if weight is not None and not torch.compiler.is_compiling():
+        counted = weight.nonzero().squeeze(1)  # of an answer's row most places count nothing: their logits are not made
+        if len(counted) < len(weight):
+            states, targets, weight = states[counted], targets[counted], weight[counted]
     kind = states.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         states, head = states.to(dtype), head.to(dtype)
     with torch.autocast(kind, enabled=False):
-        wanted = torch.is_grad_enabled() and (states.requires_grad or head.requires_grad)
+        wanted = tuple(torch.is_grad_enabled() and each.requires_grad for each in (states, head))
         return _CrossEntropy.apply(states, head, targets, weight, wanted)
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The sum, with both gradients already made in the forward pass: backwards they are only scaled."""
+    """The sum, with the gradients that are wanted already made in the forward pass: backwards they are only scaled."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor, weight: Tensor | None, wanted: bool) -> Tensor:
+    def forward(
+        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, weight: Tensor | None, wanted: tuple[bool, bool]
+    ) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
-        d_states = torch.empty_like(states) if wanted else states
+        d_states = torch.empty_like(states) if wanted[0] else None
         d_head: Tensor | None = None
         fp16 = head.dtype == torch.float16  # whose largest number is 65,504: short slices, and their sum in fp32
         size = max(1, min(LOGITS // head.shape[0], 2048 if fp16 else len(targets)))
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
             logits = states[part] @ head.T  # (n, D) @ (D, V) -> (n, V)
-            total += _losses(logits, targets[part], None if weight is None else weight[part], wanted=wanted)
-            if not wanted:
+            total += _losses(logits, targets[part], None if weight is None else weight[part], wanted=any(wanted))
+            if d_states is not None:
+                torch.mm(logits, head, out=d_states[part])  # (n, V) @ (V, D) -> (n, D)
+            if not wanted[1]:  # a frozen head
                 continue
-            torch.mm(logits, head, out=d_states[part])  # (n, V) @ (V, D) -> (n, D)
             product = logits.T @ states[part]  # (V, n) @ (n, D) -> (V, D)
             if d_head is None:
                 d_head = product.float() if fp16 or len(targets) > size else product
             else:
                 d_head += product
-        if d_head is not None:
-            ctx.dtype = head.dtype
-            ctx.save_for_backward(d_states, d_head if fp16 else d_head.to(head.dtype))
+        ctx.dtype = head.dtype
+        ctx.save_for_backward(d_states, d_head if d_head is None or fp16 else d_head.to(head.dtype))
         return total
 
     @staticmethod
@@ -69,8 +75,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         d_states, d_head = ctx.saved_tensors
         return (
-            d_states * gradient,
-            (d_head * gradient).to(ctx.dtype),
+            None if d_states is None else d_states * gradient,
+            None if d_head is None else (d_head * gradient).to(ctx.dtype),
             None,
             None,
             None,

@@ -297,20 +297,29 @@ def flops_per_token(config: ModelConfig | BigramConfig) -> float:
 
 
 def training_bytes(
-    config: ModelConfig | BigramConfig, batch: int, context: int, *, bf16: bool = False, recompute: bool = False
+    config: ModelConfig | BigramConfig,
+    batch: int,
+    context: int,
+    *,
+    bf16: bool = False,
+    recompute: bool = False,
+    trained: tuple[float, int | None] = (1.0, None),
 ) -> int:
     """Estimated peak memory of training on `batch` rows of `context` tokens at a time, beyond the running program.
 
     Covers fp32 weights, gradients and AdamW's two averages (16 bytes for each parameter), what the forward pass keeps
     for the backward pass, and the head with a slice of logits; with bf16 the autocast copies; with recompute only what
-    enters each block, and one block whole. Leaves out data, evaluation and anything compiled. Against measured peaks of
-    1m to gpt2, all families, it is within 30 %; with recompute within 50 %.
+    enters each block, and one block whole. Where only part of the network learns, `trained` says which share of the
+    parameters, and how many blocks gradients go through: the others keep nothing. Leaves out data, evaluation and
+    anything compiled. Against measured peaks of 1m to gpt2, all families, it is within 30 %; with recompute within
+    50 %.
 
     >>> f"{training_bytes(from_name('gpt2'), batch=4, context=256) / 2**30:.1f} GiB"
     '3.1 GiB'
     """
     tokens, size = batch * context, 2 if bf16 else 4
-    weights = (16 + 2 * bf16) * count_parameters(config).total
+    share, reach = trained
+    weights = round((4 + 2 * bf16 + 12 * share) * count_parameters(config).total)
     if isinstance(config, BigramConfig):  # logits, their log-softmax, and a gradient of each, in fp32
         return weights + tokens * 16 * config.vocabulary
     layer = _kept_bytes(config, context, size)
@@ -319,7 +328,8 @@ def training_bytes(
     # Measured: while one block runs backwards, its gradients and what the allocator cannot reuse come to about 2.5
     # times what a block keeps; to 5 times where fp32 norms and rotations stand between bf16 matrices.
     passing = layer * 5 // (1 if bf16 and config.parts.norm == "rms" else 2)
-    kept = layer + 4 * config.width * config.layers if recompute else layer * config.layers
+    blocks = config.layers if reach is None else reach
+    kept = layer + 4 * config.width * blocks if recompute else layer * blocks
     return weights + head + tokens * (kept + passing)
 
 

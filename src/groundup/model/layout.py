@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import ModelError
+from groundup.model import lora
 
 Make = Callable[[nn.Linear], nn.Module]
 
@@ -51,6 +52,7 @@ def can_lay_out(dtype: torch.dtype) -> bool:
 
 def replace_linears(model: nn.Module, make: Make) -> None:
     """Put `make(linear)` in the place of every linear layer, and of a tied head, which until then is none at all."""
+    lora.refuse(model, "laid out for decoding")
     places = [
         (parent, name, child)
         for parent in model.modules()

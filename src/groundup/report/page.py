@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import DataError
-from groundup.report import panels, parts
+from groundup.report import classes, panels, parts
 from groundup.report.figures import Figures, figures
 from groundup.report.look import SCRIPT, STYLE
 from groundup.report.parts import text
@@ -63,6 +63,7 @@ def single(run: Run, found: Sequence[Remark], copied: Copied | None = None) -> s
         parts.tiles(known),
         f"<h2>What it means</h2>{parts.remark_list(found)}",
         _curves([run], [run.name]),
+        classes.section(run),
         parts.evaluations(run),
         parts.events(run),
         parts.samples(run, quotes),

@@ -55,7 +55,8 @@ def loss(runs: Sequence[Run], labels: Sequence[str], axis: str) -> str:
     marks = _best(runs[0], axis) if alone else []
     # a run that came apart would press all the rest flat
     log = any(line.y.max() > 2 * line.y[0] + 1 for line in lines)
-    return draw(Chart("Loss, in nats per token", AXES[axis], lines, _guess(runs), marks, log=log))
+    unit = "text" if {run.command for run in runs} == {"classify"} else "token"
+    return draw(Chart(f"Loss, in nats per {unit}", AXES[axis], lines, _guess(runs), marks, log=log))
 
 
 def _guess(runs: Sequence[Run]) -> list[tuple[float, str]]:

@@ -16,11 +16,12 @@ from groundup.report.curves import AXES
 from groundup.report.figures import Figures, best_evaluation
 from groundup.report.read import Run, number
 from groundup.report.remarks import Remark
-from groundup.settings import Pretrain, extra, groups
+from groundup.settings import Classify, Instruct, Pretrain, Training, extra, groups
 
 SIGNS = {"problem": "\u2716 Problem", "warning": "\u25b2 Watch out", "note": "\u25cf Note", "good": "\u2714 Good"}
 TYPED = re.compile(r"`(?P<command>[^`]+)`|(?P<flag>--[a-z][a-z-]*(?: (?:\d[\d.]*\d|\d|fp32)\b)?)")
 SAMPLES, CHARACTERS, ROWS = 40, 4_000, 200  # at most so many in a page, so that it stays small
+COMMANDS: dict[str, type[Training]] = {kind.command: kind for kind in (Pretrain, Classify, Instruct)}
 
 
 def text(value: object) -> str:
@@ -189,10 +190,11 @@ def settings(run: Run) -> str:
     """Every setting that holds, by group; those that are not the default are marked, with the default beside."""
     if not run.settings:
         return '<p class="under">settings.toml is missing or cannot be read.</p>'
-    known, found = Pretrain.model_fields, []
-    for group in groups(Pretrain):
+    kind = COMMANDS.get(run.command, Pretrain)
+    known, found = kind.model_fields, []
+    for group in groups(kind):
         names = [name for name, field in known.items() if extra(field).get("group") == group and name in run.settings]
-        rows = {name: _setting(name, run.settings[name]) for name in names}
+        rows = {name: _setting(known[name].default, run.settings[name]) for name in names}
         found += [f"<section><h3>{text(group)}</h3>{pairs(rows)}</section>"] if rows else []
     if others := [name for name in run.settings if name not in known]:
         found.append(f"<section><h3>Others</h3>{pairs({name: text(run.settings[name]) for name in others})}</section>")
@@ -203,8 +205,7 @@ def settings(run: Run) -> str:
     return f'{note}<div class="settings">{"".join(found)}</div>'
 
 
-def _setting(name: str, value: object) -> str:
-    default = Pretrain.model_fields[name].default
+def _setting(default: object, value: object) -> str:
     if default in (None, "auto") and value != default:
         return f'{text(value)}<span class="was">\u00b7</span>'
     if value == default:

@@ -6,6 +6,7 @@ no run at all is an error; whatever else is missing or unreadable is left empty.
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +97,8 @@ class Run:
     valid_tokens: int | None = None
     sources: tuple[Mapping[str, Any], ...] = ()
     shards: Path | None = None  # the folder of the training tokens
+    command: str = "pretrain"  # that made it
+    test: Mapping[str, Any] = field(default_factory=dict)  # of a classifier: what its test rows say, test.json
 
     @property
     def name(self) -> str:
@@ -166,6 +169,8 @@ def _described(folder: Path, records: list[dict[str, Any]], samples: tuple[Sampl
     config, shards = _json(model / "config.json"), _shards(folder, settings)
     train_tokens, vocabulary = _header(shards, "train")
     vocabulary = int(number(config.get("vocab_size"))) if number(config.get("vocab_size")) > 0 else vocabulary
+    if "id2label" in config:  # it guesses among classes, not among ids
+        vocabulary = None
     return Run(
         folder=folder,
         settings=settings,
@@ -182,6 +187,8 @@ def _described(folder: Path, records: list[dict[str, Any]], samples: tuple[Sampl
         valid_tokens=_header(shards, "valid")[0],
         sources=_sources(shards),
         shards=shards,
+        command=_command(folder / "settings.toml"),
+        test=_json(folder / "test.json"),
     )
 
 
@@ -195,6 +202,16 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # absent, not UTF-8, not TOML
         return {}
+
+
+def _command(path: Path) -> str:
+    """The command that made a run, from the first line of its settings; the earliest runs were all of pretrain."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            found = re.match(r"# groundup ([\w-]+)", lines.readline())
+    except OSError:
+        found = None
+    return found[1] if found else "pretrain"
 
 
 def _json(path: Path) -> dict[str, Any]:

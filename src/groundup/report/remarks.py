@@ -43,7 +43,9 @@ def remarks(run: Run, copied: Copied | None = None) -> list[Remark]:
     """
     if not len(run.train):
         return [_not_begun(run)]
-    found = [remark for rule in RULES if (remark := rule(run)) is not None]
+    # a step of a classifier counts a few texts: its loss leaps by nature, and says little beside the marks
+    rules = [rule for rule in RULES if run.command != "classify" or rule not in (diverging, unsteady, spikes)]
+    found = [remark for rule in rules if (remark := rule(run)) is not None]
     if copied and (remark := verbatim(copied)):
         found.append(remark)
     if not any(remark.severity in ("problem", "warning") or remark.kind == "nothing learnt" for remark in found):

@@ -28,10 +28,23 @@ from groundup.settings.data import (
     TokenizeSettings,
 )
 from groundup.settings.exchange import Export, Import, Models
-from groundup.settings.training import Decided, Pretrain
+from groundup.settings.training import Decided, Pretrain, Settled, Training
+from groundup.settings.tuning import (
+    Chat,
+    Classify,
+    Instruct,
+    Judge,
+    Predict,
+    Respond,
+    ShowBatch,
+    Tuning,
+    Writing,
+)
 from groundup.settings.using import Demo, Evaluate, Generate, Info, Lesson, Report, Reproduce
 
 __all__ = [
+    "Chat",
+    "Classify",
     "Decided",
     "Demo",
     "Device",
@@ -42,14 +55,20 @@ __all__ = [
     "Generate",
     "Import",
     "Info",
+    "Instruct",
+    "Judge",
     "Lesson",
     "Models",
     "Positive",
+    "Predict",
     "Prepare",
     "Pretrain",
     "Report",
     "Reproduce",
+    "Respond",
     "Settings",
+    "Settled",
+    "ShowBatch",
     "Span",
     "TextSettings",
     "TokenizeSettings",
@@ -57,6 +76,9 @@ __all__ = [
     "TokenizerEncode",
     "TokenizerShow",
     "TokenizerTrain",
+    "Training",
+    "Tuning",
+    "Writing",
     "extra",
     "flag",
     "groups",

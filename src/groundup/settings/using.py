@@ -29,6 +29,8 @@ class Generate(Settings):
     seed: int | None = knob(None, "same seed, same text", ge=0, lt=2**63)
     samples: Positive = knob(1, "continuations per prompt")
     cache: bool = knob(True, "keep keys and values between tokens")
+    raw: bool = knob(False, "continue the prompt as it stands, also with a model that was taught to chat")
+    system: str | None = knob(None, "for a model that was taught to chat: what it is told first")
     device: Device = knob("auto", "where to compute")
     dtype: Annotated[Literal["auto", "fp32", "bf16", "int8", "f32"], AfterValidator(in_torch)] = knob(
         "auto",
@@ -43,13 +45,22 @@ class Generate(Settings):
 
 
 class Evaluate(TextSettings):
-    """Loss, perplexity and bits per byte of a model on a text."""
+    """How good a model is: loss on a text, multiple choice, exact answers, labels, or a task of lm-eval."""
 
     model: str = knob("", "run folder, RUN/best, or model folder", positional=True)
+    task: Literal["text", "choices", "answers", "labels"] = knob(
+        "text",
+        "text: loss, perplexity, bits per byte; choices: HellaSwag or ARC style jsonl, by likelihood; answers: prompts "
+        "with an exact answer; labels: a labelled file, for a classifier",
+    )
+    lm_eval: list[str] = knob([], "tasks of lm-eval by name, or .yaml files (needs groundup[eval])")
     context: Positive | None = knob(None, "window length; by default the model's context")
     stride: Positive | None = knob(None, "distance between windows; by default the context (no overlap)")
-    batch: Positive = knob(16, "windows per forward pass")
-    max_tokens: Positive | None = knob(None, "stop after so many tokens")
+    batch: Positive = knob(16, "windows, or rows, per forward pass")
+    max_tokens: Positive | None = knob(None, "of a text: stop after so many tokens; of an answer: its longest length")
+    limit: Positive | None = knob(None, "of choices, answers and lm-eval: only the first so many items")
+    label_field: str = knob("label", "for labels: column or field that holds the class")
+    out: Path | None = knob(None, "write what came of each item here, one JSON object a line")
     device: Device = knob("auto", "where to compute")
     dtype: Dtype = knob("auto", "bf16 where the hardware has it, else fp32")
     threads: Positive | None = knob(None, "CPU threads; by default all cores")
@@ -89,9 +100,10 @@ class Reproduce(Settings):
 
 
 class Demo(Settings):
-    """Train a small model on the built-in harbor world and let it tell a story."""
+    """Train a small model on the built-in harbor world: it tells stories, then learns to answer questions."""
 
     out: Path = knob(Path("runs/demo"), "run folder; an earlier demo there is replaced")
     seed: int = knob(1337, "seed of stories, weights and order", ge=0, lt=2**63)
     stories: Positive = knob(100, "generated stories to check")
+    questions: Positive = knob(200, "unseen questions to answer")
     threads: Positive | None = knob(None, "CPU threads; by default all cores")

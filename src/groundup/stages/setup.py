@@ -1,13 +1,12 @@
 """What a stage sets up before the first step: the network, measured and compiled where that pays, and what is decided.
 
-In: settings, rows, a loss, a machine. Out: `Setup`, and the settings with everything filled in.
+In: a stage's task, a machine. Out: `Setup`, and the settings with everything filled in.
 """
 
 import sys
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,61 +15,66 @@ from torch import nn
 from groundup import machine as machines
 from groundup import optim
 from groundup.batches import Batch
-from groundup.batches.windows import Source
+from groundup.batches.windows import Numbers
 from groundup.errors import SettingsError, UserError
 from groundup.losses import Loss
 from groundup.machine import Machine
-from groundup.model.config import BigramConfig, ModelConfig
-from groundup.settings import Decided, Pretrain
-from groundup.stages.start import Start
+from groundup.settings import Settled, Training
+from groundup.stages.launch import Task
 from groundup.train import compiling, memory, timing
 from groundup.train import plan as plans
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The network and what trains it: `forward` is the network itself or its compiled form, `micro` its seconds.
+    """The network and what trains it: `forward` is the network itself or its compiled form, `micro` its seconds."""
 
-    `config` is the network's, with the context of the rows it is trained on.
-    """
-
-    config: ModelConfig | BigramConfig
     model: nn.Module
     forward: nn.Module
     optimizer: torch.optim.Optimizer
     micro: float
+    looking: float  # seconds of an evaluation
     memory: tuple[int, int]  # bytes wanted and free
 
 
-def build(settings: Pretrain, start: Start, source: Source, loss: Loss, *, machine: Machine) -> Setup:
-    """Build the network or take that of `start`, measure a micro-batch, and compile where that was asked for or pays.
+def build(task: Task, *, machine: Machine) -> Setup:
+    """Make the network, measure a micro-batch, and compile where that was asked for or pays.
 
-    Raises UserError where the memory is too small, before any is taken, and for --compile on with packed rows.
+    Raises UserError where the memory is too small, before any is taken, and for --compile on where it cannot be.
     """
-    config = start.seen(settings.context)
-    plan = plans.make(plans.resolve(settings, windows=len(source), config=config), windows=len(source))
-    needed = memory.check(config, plan, machine, recompute=settings.recompute)
-    built: Any = start.built(settings.seed)
-    built.recompute = settings.recompute
-    model: nn.Module = built.to(machine.device)
-    batch, forward = source.batch(np.arange(plan.micro_batch) % len(source)), model
+    settings, config, rows = task.settings, task.config, len(task.source)
+    plan = plans.make(plans.resolve(settings, windows=rows, config=config), windows=rows)
+    needed = memory.check(config, plan, machine, recompute=settings.recompute, trained=task.trained)
+    built = task.network()
+    built.recompute = settings.recompute  # type: ignore[assignment]
+    model = built.to(machine.device)
+    batch, forward = task.source.batch(_usual(task, plan.micro_batch)), model
     with memory.explained(model, plan):
-        micro = timing.micro_batch(model, loss, batch, machine, repeats=5 if settings.minutes else 1)
+        micro = timing.micro_batch(model, task.loss, batch, machine, repeats=5 if settings.minutes else 1)
         expected = (settings.minutes or 0) * 60 or micro * plan.steps * plan.accumulate
-        if not settings.dry_run and _compiles(settings, config, machine, expected):
-            forward, micro = _compiled(model, loss, batch, machine, must=settings.resume) or (model, micro)
-    return Setup(config, model, forward, _optimizer(settings, model, lr=plan.schedule.peak), micro, needed)
+        if not settings.dry_run and _compiles(task, machine, expected):
+            forward, micro = _compiled(model, task.loss, batch, machine, must=settings.resume) or (model, micro)
+    looking = micro / 3 * task.look / batch.size  # forward alone is a third
+    return Setup(model, forward, _optimizer(settings, model, lr=plan.schedule.peak), micro, looking, needed)
 
 
-def _compiles(settings: Pretrain, config: ModelConfig | BigramConfig, machine: Machine, seconds: float) -> bool:
+def _usual(task: Task, size: int) -> Numbers:
+    """Samples (B,) for a batch like most: the first, or, where lengths differ, those of middle length."""
+    if task.lengths is None:
+        return np.arange(size) % len(task.source)
+    order = np.argsort(task.lengths, kind="stable")
+    first = max(0, (len(order) - size) // 2)
+    return order[(first + np.arange(size)) % len(order)]
+
+
+def _compiles(task: Task, machine: Machine, seconds: float) -> bool:
     """Whether a run of so many seconds is to be compiled."""
-    if settings.sampling == "packed" and settings.compile == "on":
+    asked = task.settings.compile
+    if not task.compiles and asked == "on":
         raise SettingsError(
-            "--compile on does not go with --sampling packed", "documents done one by one are quicker: leave one out"
+            "--compile on does not go with rows of many lengths, nor with documents done one by one", "leave it out"
         )
-    if settings.compile != "auto" or settings.sampling == "packed":
-        return settings.compile == "on"
-    return compiling.pays(config, machine, seconds)
+    return compiling.pays(task.config, machine, seconds) if asked == "auto" and task.compiles else asked == "on"
 
 
 def _compiled(
@@ -96,19 +100,19 @@ def _compiled(
         return None
 
 
-def _optimizer(settings: Pretrain, model: nn.Module, *, lr: float) -> torch.optim.Optimizer:
+def _optimizer(settings: Training, model: nn.Module, *, lr: float) -> torch.optim.Optimizer:
     make = optim.muon if settings.optimizer == "muon" else optim.adamw
     return make(model, lr=lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
 
 
-def decide(settings: Pretrain, setup: Setup, *, windows: int, valid: int, machine: Machine, started: float) -> Decided:
+def decide(task: Task, setup: Setup, *, machine: Machine, started: float) -> Settled:
     """Fill in everything that was left open, once: what a resumed run must not decide anew.
 
-    windows: rows of an epoch; valid: tokens to evaluate on; started: when the run began, in `time.monotonic`.
+    started: when the run began, in `time.monotonic`.
     """
-    config = setup.config
+    config, windows = task.config, len(task.source)
     compile = "off" if setup.forward is setup.model else "on"
-    settings = settings.replace(
+    settings = task.settings.replace(
         device=machine.device.type, dtype=machine.dtype_name, threads=machine.threads, compile=compile
     )
     decided = plans.resolve(settings, windows=windows, config=config)
@@ -117,8 +121,7 @@ def decide(settings: Pretrain, setup: Setup, *, windows: int, valid: int, machin
     plan = plans.make(decided, windows=windows)
     with memory.explained(setup.model, plan):
         update = timing.update(setup.model, partial(_optimizer, settings, lr=plan.schedule.peak), machine)
-    per_token = setup.micro / (3 * plan.micro_batch * config.context)  # forward alone is a third
-    look, step = per_token * min(settings.eval_tokens, valid), plan.accumulate * setup.micro + update
+    look, step = setup.looking, plan.accumulate * setup.micro + update
     steps, looks = timing.steps_within(
         settings.minutes,
         spent=time.monotonic() - started,

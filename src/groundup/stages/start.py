@@ -4,7 +4,6 @@ In: settings, and for a run that goes on its folder. Out: `Start`: the network's
 """
 
 import dataclasses
-import hashlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,16 @@ from torch import nn
 
 from groundup import model as models
 from groundup import tokens
-from groundup.checkpoint import atomic, fields, folder, huggingface, opening, sources
+from groundup.checkpoint import atomic, fields, folder, opening, sources
+from groundup.checkpoint.identity import weights_hash
 from groundup.errors import CheckpointError, SettingsError, TokenizerError
 from groundup.model import surgery
 from groundup.model.config import BigramConfig, ModelConfig
-from groundup.settings import Pretrain, flag
+from groundup.settings import Pretrain, Training, flag
 from groundup.tokens.learning import LEARNT
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
 
-OPENAI = "model.ckpt.data-"
 ROWS = 1024  # tokens of a row, where nobody says how many
 LICENCE = ("license", "licence")  # a model made from another is bound by it
 FACTS = ("from", "from_sha256", "from_tokenizer", "added_tokens", *LICENCE)  # of the card, kept when a run goes on
@@ -117,39 +116,6 @@ def _tell_of_tokens(asked: list[str], tokenizer: Tokenizer) -> None:
         print(f"added tokens: {', '.join(new) or 'none'}{known}", file=sys.stderr)
 
 
-def weights_hash(path: Path) -> str:
-    """sha256 of a model's file of weights; of several, of their names and hashes, in order.
-
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> _ = file.write_bytes(b"weights")
-    >>> weights_hash(file)[:8], weights_hash(file) == weights_hash(file.parent)
-    ('9a129038', True)
-    """
-    hashes = {file.name: _sha256(file) for file in _weight_files(path)}
-    if len(hashes) == 1:
-        return next(iter(hashes.values()))
-    listed = "".join(f"{value}  {name}\n" for name, value in hashes.items())  # as the program sha256sum prints them
-    return hashlib.sha256(listed.encode()).hexdigest()
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """The files that a model's weights are read from, in the order in which `huggingface.weights` looks for them."""
-    if path.is_file():
-        return [path]
-    for whole in (huggingface.WEIGHTS, huggingface.PICKLED):
-        if (path / whole).exists():
-            return [path / whole]
-        if (index := path / (whole + huggingface.INDEX)).exists():
-            return [path / name for name in sorted(set(huggingface.read_json(index)["weight_map"].values()))]
-    return sorted(file for file in path.iterdir() if file.name.startswith(OPENAI))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _from_checkpoint(settings: Pretrain, model: Path) -> Start:
     """The network of a checkpoint without its weights, which are restored with everything else (train/fit.py)."""
     config = _dropped(fields.model_config(atomic.read_json(model / "config.json")), settings)
@@ -166,7 +132,7 @@ def _dropped(config: ModelConfig | BigramConfig, settings: Pretrain) -> ModelCon
     return dataclasses.replace(config, **dropout(settings))
 
 
-def dropout(settings: Pretrain) -> dict[str, Any]:
+def dropout(settings: Training) -> dict[str, Any]:
     """Dropout of each place: its own setting, else that of all."""
     given = {
         "dropout_embedding": settings.dropout_embedding,

@@ -79,9 +79,9 @@ def text_file(path: Path, field: str = "") -> Iterator[Piece]:
 
 def jsonl_file(path: Path, field: str) -> Iterator[Piece]:
     """One document a line: the text under `field` of the JSON object there; blank lines are skipped."""
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         if not line.isspace():
-            row = _json_object(line, where=f"{path} line {number}")
+            row = json_object(line, where=f"{path} line {number}")
             yield from document(_text_of(row, field, where=f"{path} line {number}"))
 
 
@@ -90,15 +90,15 @@ def table_file(path: Path, field: str, *, columns: Sequence[str] = ()) -> Iterat
 
     With `columns` the file is tab-separated, without a header and without quoting.
     """
-    lines = (line for _, line in _lines(path))
+    lines = (line for _, line in lines_of(path))
     csv.field_size_limit(LONGEST_ROW)  # a process-wide setting of the csv module; its default of 128 KiB is too small
     if columns:
         header, rows = list(columns), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         first = next(lines, "")
-        rows = csv.reader(chain([first], lines), delimiter=_delimiter(path, first), strict=True)
-        header = next(_rows(path, rows, start=1), (1, []))[1]
-    for number, row in _rows(path, rows, start=1 if columns else 2):
+        rows = csv.reader(chain([first], lines), delimiter=delimiter_of(path, first), strict=True)
+        header = next(rows_of(path, rows, start=1), (1, []))[1]
+    for number, row in rows_of(path, rows, start=1 if columns else 2):
         if row and len(row) != len(header):
             raise DataError(
                 f"{path} row {number} has {len(row)} values, the header has {len(header)}",
@@ -108,7 +108,7 @@ def table_file(path: Path, field: str, *, columns: Sequence[str] = ()) -> Iterat
             yield from document(_text_of(dict(zip(header, row, strict=True)), field, where=f"{path} row {number}"))
 
 
-def _rows(path: Path, rows: Iterator[list[str]], *, start: int) -> Iterator[tuple[int, list[str]]]:
+def rows_of(path: Path, rows: Iterator[list[str]], *, start: int) -> Iterator[tuple[int, list[str]]]:
     """Number the rows; a malformed one becomes a DataError with its number."""
     number = start
     while True:
@@ -123,12 +123,13 @@ def _rows(path: Path, rows: Iterator[list[str]], *, start: int) -> Iterator[tupl
         number += 1
 
 
-def _delimiter(path: Path, header: str) -> str:
+def delimiter_of(path: Path, header: str) -> str:
     """A tab for .tsv, else what stands most often in the header line (a comma if nothing does)."""
     return "\t" if packed.kind(path) == ".tsv" else max(",;\t|", key=header.count)
 
 
-def _json_object(line: str, *, where: str) -> dict[str, object]:
+def json_object(line: str, *, where: str) -> dict[str, object]:
+    """The object on a line; raises DataError, beginning with `where`, for anything else."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -180,7 +181,7 @@ def decoded(path: Path) -> Iterator[str]:
             yield text
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends; only \\n divides, as other line ends may stand inside a value."""
     with packed.opened(path) as file:
         (offset, ahead), number = _text_start(file), 0

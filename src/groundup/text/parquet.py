@@ -22,7 +22,7 @@ MOST_ROWS = 4096  # and never more rows than that
 
 def parquet_file(path: Path, field: str) -> Iterator[Piece]:
     """One document a row: the text in column `field`; raises DataError naming row group and row where it cannot."""
-    with _opened(path) as file:
+    with opened(path) as file:
         _check(path, file, field)
         before = 0  # rows of the groups read so far
         for group in range(file.num_row_groups):
@@ -35,13 +35,13 @@ def size(path: Path, field: str) -> int:
     """About the bytes of text in the column, by the file's own account; raises DataError as reading would."""
     if packed.is_packed(path):
         return packed.size(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         _check(path, file, field)
         return sum(_column_bytes(file, group, field) for group in range(file.num_row_groups))
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """The file as pyarrow sees it; a packed one is unpacked into a temporary file first, as its end is read first."""
     try:
         from pyarrow import parquet
@@ -49,7 +49,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} needs the package pyarrow to be read", 'pip install "groundup[data]"') from None
     with packed.opened(path) as stored, _seekable(path, stored) as raw:
         _check_marks(path, raw)
-        with _explained(path, "its index"):
+        with explained(path, "its index"):
             # pre_buffer, pyarrow's default, would hold a whole row group: a gigabyte in some files
             file = parquet.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
         with file:
@@ -123,7 +123,7 @@ def _rows(path: Path, file: Any, group: int, field: str) -> Iterator[tuple[int, 
     at_once = min(max(BATCH * rows // max(_column_bytes(file, group, field), 1), 1), MOST_ROWS)
     batches = file.iter_batches(at_once, row_groups=[group], columns=[field], use_threads=False)
     while True:
-        with _explained(path, f"row group {group}"):
+        with explained(path, f"row group {group}"):
             batch = next(batches, None)
         if batch is None:
             return
@@ -149,7 +149,7 @@ def _valid(value: Any, *, where: str) -> str:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, part: str) -> Iterator[None]:
+def explained(path: Path, part: str) -> Iterator[None]:
     """What pyarrow cannot read becomes a DataError that names the part."""
     from pyarrow import ArrowException
 

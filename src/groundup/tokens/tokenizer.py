@@ -221,6 +221,7 @@ class Tokenizer(ABC):
         by_id = {id: name for name, id in self.special.items()}
         document = self._form(self.special)
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config["model_input_names"] = ["input_ids", "attention_mask"]  # or transformers 4 adds token types to GPT-2
         for role, key in manner.KEYS.items():
             if (id := getattr(self, role)) is not None:
                 config[key] = by_id[id]

@@ -6,17 +6,33 @@ In: nothing. Out: `Job` and `Fitted`, plain records.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from groundup.batches import Batches
-from groundup.evaluate.likelihood import Score
 from groundup.losses import Loss
 from groundup.machine import Machine
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.plan import Plan
+
+
+class Scored(Protocol):
+    """What an evaluation found: a loss to choose the best weights by, numbers for the journal, words for a person."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over the units of the validation rows, in nats."""
+        ...
+
+    def record(self) -> dict[str, float | None]:
+        """Numbers for the journal, the loss among them."""
+        ...
+
+    def words(self) -> str:
+        """The same in a few words."""
+        ...
 
 
 @dataclass
@@ -36,7 +52,7 @@ class Job:
     loss: Loss
     plan: Plan
     machine: Machine
-    evaluate: Callable[[nn.Module], Score] | None = None
+    evaluate: Callable[[nn.Module], Scored] | None = None
     sample: Callable[[nn.Module], str] | None = None
     card: dict[str, Any] = field(default_factory=dict)
     data: str = ""

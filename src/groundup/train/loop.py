@@ -33,6 +33,7 @@ class Step:
     skipped: str = ""
     overflow: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    tokens: float = 0.0  # read, filler not counted
 
 
 def steps(
@@ -62,6 +63,7 @@ def steps(
         rate = _set_rate(optimizer, lr, number - 1)
         micro = [next(batches).to(machine.device) for _ in range(accumulate)]
         total = machine.sum(sum(batch.count for batch in micro))
+        read = machine.sum(sum(batch.size for batch in micro))
         mean, metrics = _gradient(model, micro, loss, total=total, machine=machine, scaler=scaler)
         scaler.unscale_(optimizer)  # before clipping: the norm is that of the true gradient
         norm = clip_gradient(model.parameters(), clip)
@@ -71,7 +73,7 @@ def steps(
             optimizer.step()
         overflow = _rescale(scaler, loss=value, norm=size)
         optimizer.zero_grad(set_to_none=True)
-        yield Step(number, value, size, rate, total, skipped, overflow, metrics)
+        yield Step(number, value, size, rate, total, skipped, overflow, metrics, read)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: Callable[[int], float] | None, index: int) -> float:

@@ -25,13 +25,23 @@ WANTED = re.compile(r"(?:tried|unable) to allocate ([\d.]+) ?([kmgt]?i?b\b|bytes
 
 
 def check(
-    config: ModelConfig | BigramConfig, plan: Plan, machine: Machine, *, recompute: bool = False
+    config: ModelConfig | BigramConfig,
+    plan: Plan,
+    machine: Machine,
+    *,
+    recompute: bool = False,
+    trained: tuple[float, int | None] = (1.0, None),
 ) -> tuple[int, int]:
-    """Bytes the training will take, and bytes free; raises UserError where it would fill more than 90 % of them."""
+    """Bytes the training will take, and bytes free; raises UserError where it would fill more than 90 % of them.
+
+    trained: share of the parameters that learn, and the blocks that gradients go through (None: all).
+    """
     half, free = machine.dtype_name != "fp32", machines.memory(machine.device)
 
     def wanted(size: int) -> int:
-        return training_bytes(config, batch=size, context=config.context, bf16=half, recompute=recompute)
+        return training_bytes(
+            config, batch=size, context=config.context, bf16=half, recompute=recompute, trained=trained
+        )
 
     if wanted(plan.micro_batch) > 0.9 * free:
         fits = [size for size in smaller(plan) if wanted(size) <= 0.9 * free] or smaller(plan)[-1:]

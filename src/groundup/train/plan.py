@@ -6,12 +6,13 @@ seconds.
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from groundup.errors import SettingsError
+from groundup.model import config_of
 from groundup.model.config import BigramConfig, ModelConfig, count_parameters
 from groundup.optim import Schedule
-from groundup.settings import Decided, Pretrain
-
-GENTLY = 0.1  # share of a new network's rate with which one that has learnt goes on: more would undo what it knows
+from groundup.settings import Settled, Training
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Plan:
 class Preflight:
     """The cost of a run: parameters, tokens, bytes wanted and free, and seconds (measured on one micro-batch).
 
-    filler: share of the places in a batch that hold no token.
+    filler: share of the places in a batch that hold no token; trained: parameters that learn.
     """
 
     parameters: int
@@ -51,45 +52,49 @@ class Preflight:
     memory_free: int
     seconds: float
     compiled: bool = False
+    trained: int = 0
     sampling: str = "windows"
     filler: float = 0.0
 
 
-def resolve(settings: Pretrain, *, windows: int, config: ModelConfig | BigramConfig) -> Decided:
+def resolve(settings: Training, *, windows: int, config: ModelConfig | BigramConfig) -> Settled:
     """Decide what the settings leave open, once; the result is written into the run folder and used on resume.
 
-    windows: training windows an epoch. A budget in tokens or epochs becomes steps.
+    windows: training rows an epoch. A budget in tokens or epochs becomes steps.
     """
-    context, width = config.context, config.width if isinstance(config, ModelConfig) else 128
-    steps = settings.steps or 1000
-    if settings.tokens:
-        steps = -(-settings.tokens // (settings.batch * context))
-    elif settings.epochs:
-        steps = max(1, round(settings.epochs * windows / settings.batch))
+    context, width = settings.context or config.context, config.width if isinstance(config, ModelConfig) else 128
+    steps = settings.steps or _steps(settings, windows, context)
     eval_every = settings.eval_every or max(1, steps // 10)
     decided = {
         "steps": steps,
-        "tokens": None,
-        "epochs": None,
+        **{name: None for name in settings.budgets if name not in ("steps", "minutes")},
         "micro_batch": settings.micro_batch or settings.batch,
-        "lr": settings.lr or default_lr(width) * (GENTLY if settings.from_model else 1),
+        "lr": settings.lr or default_lr(width) * settings.share_of_rate,
         "warmup": min(steps // 20, 200) if settings.warmup is None else settings.warmup,
         "eval_every": eval_every,
         "sample_every": eval_every if settings.sample_every is None else settings.sample_every,
         "log_every": settings.log_every or (1 if steps <= 2000 else 10),
         "context": context,
     }
-    return Decided.create(**settings.model_dump() | decided)
+    return settings.settle(**decided)
 
 
-def check_budget(settings: Pretrain) -> None:
+def _steps(settings: Training, windows: int, context: int) -> int:
+    """The steps that a budget in tokens or epochs comes to, or those of no budget at all."""
+    if tokens := getattr(settings, "tokens", None):
+        return -(-int(tokens) // (settings.batch * context))
+    if epochs := settings.epochs or settings.usual_epochs:
+        return max(1, round(epochs * windows / settings.batch))
+    return 1000
+
+
+def check_budget(settings: Training) -> None:
     """Refuse two budgets at once; the minutes of a resumed run were turned into steps when it began."""
-    names = ("steps", "tokens", "epochs") if settings.resume else ("steps", "tokens", "epochs", "minutes")
+    names = [name for name in settings.budgets if not (settings.resume and name == "minutes")]
     chosen = [name for name in names if getattr(settings, name) is not None]
     if len(chosen) > 1:
-        raise SettingsError(
-            f"--{' and --'.join(chosen)} are both a budget", "give one of --steps, --tokens, --epochs, --minutes"
-        )
+        budgets = ", ".join(f"--{name}" for name in settings.budgets)
+        raise SettingsError(f"--{' and --'.join(chosen)} are both a budget", f"give one of {budgets}")
 
 
 def default_lr(width: int) -> float:
@@ -100,10 +105,10 @@ def default_lr(width: int) -> float:
     return round(min(3e-3, 0.384 / width), 6)
 
 
-def make(settings: Decided, *, windows: int, filler: float = 0.0) -> Plan:
+def make(settings: Settled, *, windows: int, row: float | None = None) -> Plan:
     """Turn resolved settings into a plan; raises SettingsError where the batch cannot be split as asked.
 
-    filler: share of a batch that holds no tokens.
+    row: tokens of a row on average, filler not counted; None: as many as the context.
     """
     if settings.batch % settings.micro_batch:
         raise SettingsError(
@@ -123,7 +128,7 @@ def make(settings: Decided, *, windows: int, filler: float = 0.0) -> Plan:
         micro_batch=settings.micro_batch,
         accumulate=settings.batch // settings.micro_batch,
         schedule=schedule,
-        tokens_per_step=round(settings.batch * settings.context * (1 - filler)),
+        tokens_per_step=round(settings.batch * (settings.context if row is None else row)),
         epochs=settings.steps * settings.batch / windows,
         eval_every=settings.eval_every,
         sample_every=settings.sample_every,
@@ -148,7 +153,7 @@ def parse_span(text: str) -> tuple[float, int]:
 
 
 def preflight(
-    config: ModelConfig | BigramConfig,
+    model: nn.Module,
     plan: Plan,
     *,
     data: tuple[int, int],
@@ -161,6 +166,8 @@ def preflight(
     data: tokens for training and for validation; memory: bytes wanted and free, from `memory.check`; seconds: of all
     its micro-batches together.
     """
-    counts = count_parameters(config)
-    return Preflight(counts.total, counts.body, config.vocabulary, config.context, *data, plan.steps,
-                     plan.tokens_per_step, plan.epochs, *memory, seconds, compiled)  # fmt: skip
+    config = config_of(model)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total, body = sum(parameter.numel() for parameter in model.parameters()), count_parameters(config).body
+    return Preflight(total, body, config.vocabulary, config.context, *data, plan.steps,
+                     plan.tokens_per_step, plan.epochs, *memory, seconds, compiled, trained)  # fmt: skip

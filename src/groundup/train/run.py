@@ -23,12 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from groundup import model as models
 from groundup.checkpoint import atomic, folder, space
+from groundup.checkpoint.folder import Exported
 from groundup.errors import CheckpointError, SettingsError
 from groundup.lock import LOCK
-from groundup.model.config import BigramConfig, ModelConfig
-from groundup.settings import Pretrain, flag, read_toml
+from groundup.settings import Training, flag, read_toml
 from groundup.tokens.tokenizer import Tokenizer
 
 SETTINGS = "settings.toml"
@@ -49,7 +48,10 @@ class Progress:
     data: str = ""  # fingerprint of the training tokens
 
 
-def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
+HEAD = re.compile(r"# groundup ([\w-]+)")  # the first line of settings.toml: which command made the run
+
+
+def open_run(out: Path, asked: Training) -> tuple[Training, int]:
     """Make the folder of a new run, or merge the settings of the run that is to go on.
 
     Returns the settings that hold, and the steps planned so far (0 for a new run). Raises SettingsError where the
@@ -59,6 +61,10 @@ def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
     if settings_file.exists():
         if not asked.resume:
             raise SettingsError(f"{out} holds another run", "add --resume to go on with it, or choose another --out")
+        if (made := command_of(settings_file)) != asked.command:
+            raise SettingsError(
+                f"{out} is a run of groundup {made}", f"go on with it: groundup {made} --out {out} --resume"
+            )
         saved = read_settings(settings_file, type(asked))
         return merge(saved, asked), saved.steps or 0
     if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
@@ -70,7 +76,14 @@ def open_run(out: Path, asked: Pretrain) -> tuple[Pretrain, int]:
     return asked, 0
 
 
-def read_settings(file: Path, kind: type[Pretrain]) -> Pretrain:
+def command_of(file: Path) -> str:
+    """The command that made a run, from the first line of its settings; the earliest runs were all of pretrain."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        found = HEAD.match(lines.readline())
+    return found[1] if found else "pretrain"
+
+
+def read_settings(file: Path, kind: type[Training]) -> Training:
     """The settings a run was made with; raises SettingsError naming those that only a newer groundup knows."""
     values = read_toml(file)
     if unknown := [name for name in values if name not in kind.model_fields]:
@@ -87,11 +100,11 @@ def empty(out: Path) -> None:
             path.unlink()
 
 
-def merge(saved: Pretrain, asked: Pretrain) -> Pretrain:
+def merge(saved: Training, asked: Training) -> Training:
     """Settings of a resumed run: the saved ones, with those changes that leave it the same run."""
     given = asked.model_fields_set - {"resume", "out", "dry_run"}
     changed = {name: getattr(asked, name) for name in given if getattr(asked, name) != getattr(saved, name)}
-    budget = {"steps", "tokens", "epochs"}
+    budget = set(asked.budgets) - {"minutes"}
     for name, value in changed.items():
         if name not in asked.may_change_on_resume:
             raise SettingsError(
@@ -103,9 +116,10 @@ def merge(saved: Pretrain, asked: Pretrain) -> Pretrain:
     return saved.replace(**changed, resume=True, dry_run=asked.dry_run, out=asked.out)
 
 
-def write_settings(out: Path, settings: Pretrain) -> None:
+def write_settings(out: Path, settings: Training) -> None:
     """Put the resolved settings into the run folder."""
-    atomic.write_text(out / SETTINGS, settings.replace(resume=False, dry_run=False).to_toml())
+    text = settings.replace(resume=False, dry_run=False).to_toml()
+    atomic.write_text(out / SETTINGS, f"# groundup {settings.command}: the settings of this run\n{text}")
 
 
 @dataclass(frozen=True)
@@ -113,8 +127,7 @@ class Snapshot:
     """All that a checkpoint holds, as it was at one instant: what `save` writes, now or while training goes on."""
 
     step: int
-    config: ModelConfig | BigramConfig
-    weights: dict[str, Tensor]  # under their Hugging Face names
+    model: Exported
     state: dict[str, Tensor]  # optimizer and random numbers
     progress: str  # state.json
     card: dict[str, Any]
@@ -122,7 +135,7 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """What it takes in memory, and on the disk."""
-        return space.of([*self.weights.values(), *self.state.values()])
+        return space.of([*self.model.tensors.values(), *self.state.values()])
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, *, progress: Progress, rng: Mapping[str, Tensor],
@@ -131,7 +144,7 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, *, progress: Pr
     tensors = {f"rng.{name}": value for name, value in rng.items()} | _optimizer_tensors(model, optimizer)
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps({"format": FORMAT, **vars(progress)}, indent=1)
-    return Snapshot(progress.step, models.config_of(model), folder.exported(model), state, text, card)
+    return Snapshot(progress.step, folder.exported(model), state, text, card)
 
 
 def apart(taken: Snapshot, model: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
@@ -145,7 +158,8 @@ def apart(taken: Snapshot, model: nn.Module, optimizer: torch.optim.Optimizer) -
         return {name: value.clone() if value.untyped_storage().data_ptr() in live else value
                 for name, value in tensors.items()}  # fmt: skip
 
-    return dataclasses.replace(taken, weights=own(taken.weights), state=own(taken.state))
+    apart = dataclasses.replace(taken.model, tensors=own(taken.model.tensors))
+    return dataclasses.replace(taken, model=apart, state=own(taken.state))
 
 
 def save(out: Path, taken: Snapshot, tokenizer: Tokenizer, *, keep: int = 1) -> Path:
@@ -157,7 +171,7 @@ def save(out: Path, taken: Snapshot, tokenizer: Tokenizer, *, keep: int = 1) -> 
     target = out / "state" / f"step-{taken.step:08d}"
     with atomic.written_aside(target, needed=taken.bytes) as aside:
         (aside / "model").mkdir()
-        folder.write_model(aside / "model", taken.config, taken.weights, tokenizer, card=taken.card)
+        folder.write_model(aside / "model", taken.model, tokenizer, card=taken.card)
         folder.write_tensors(aside / "state.safetensors", taken.state)
         with space.writing(aside / "state.json"):
             (aside / "state.json").write_text(taken.progress, encoding="utf-8")
@@ -226,8 +240,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
         raise CheckpointError(
             f"{checkpoint} cannot be read: {error}", "use an older checkpoint, or start a new run"
         ) from None
-    saved = folder.read_model(checkpoint / "model")
-    model.load_state_dict(saved.state_dict())
+    folder.restore(model, checkpoint / "model")
     _fill_optimizer(model, optimizer, tensors)
     return progress, {name.removeprefix("rng."): value for name, value in tensors.items() if name.startswith("rng.")}
 

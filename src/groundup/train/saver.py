@@ -7,7 +7,6 @@ and a thread writes the copy. Where memory has no room for a copy, training wait
 
 import contextlib
 import math
-import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -103,11 +102,11 @@ def free_memory() -> int:
 
 
 @contextlib.contextmanager
-def room_for(out: Path) -> Iterator[None]:
-    """Turn a full disk into words: the file that had no room, what is safe, and the command to go on with.
+def room_for(out: Path, again: str) -> Iterator[None]:
+    """Turn a full disk into words: the file that had no room, what is safe, and `again`, the command to go on with.
 
     >>> import errno, os
-    >>> with room_for(Path("runs/a")):
+    >>> with room_for(Path("runs/a"), "groundup pretrain --out runs/a --resume"):
     ...     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a/samples.md")
     Traceback (most recent call last):
     groundup.errors.TrainingError: the disk is full: runs/a/samples.md (No space left on device)
@@ -118,11 +117,12 @@ def room_for(out: Path) -> Iterator[None]:
     except OSError as error:
         if not space.is_full(error):
             raise
-        raise TrainingError(f"the disk is full: {error.filename or out} ({error.strerror})", _way_on(out)) from None
+        raise TrainingError(
+            f"the disk is full: {error.filename or out} ({error.strerror})", _way_on(out, again)
+        ) from None
 
 
-def _way_on(out: Path) -> str:
-    again = f"groundup pretrain --out {shlex.quote(str(out))} --resume"
+def _way_on(out: Path, again: str) -> str:
     if found := run.checkpoints(out):
         return f"{found[0]} is whole: make room, then go on with: {again}"
     return (

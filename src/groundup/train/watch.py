@@ -10,10 +10,9 @@ from typing import Any
 
 from groundup.checkpoint import folder, space
 from groundup.errors import TrainingError
-from groundup.evaluate import Score
 from groundup.journal import Journal, Progress
 from groundup.train import run
-from groundup.train.job import Job
+from groundup.train.job import Job, Scored
 from groundup.train.loop import Step
 from groundup.train.trackers import Tracker
 
@@ -28,7 +27,7 @@ class Watch:
         self.journal = Journal(job.out)
         self.tracker = tracker
         self.clock = time.monotonic()
-        self.first_step, self.trained = progress.step, 0.0  # of this process: where it began, seconds in training
+        self.read, self.trained = 0.0, 0.0  # of this process: tokens, and seconds in training
         losses = [record["loss"] for record in self._records("train") if record["loss"] is not None]
         self.loss: float = losses[-1] if losses else math.nan
 
@@ -39,7 +38,8 @@ class Watch:
         spent, self.clock = max(0.0, now - self.clock), now
         self.trained += spent
         progress.seconds += spent
-        progress.step, progress.tokens = step.number, progress.tokens + int(step.units)
+        progress.step, progress.tokens = step.number, progress.tokens + int(step.tokens)
+        self.read += step.tokens
         progress.skipped += bool(step.skipped)
         if not step.overflow:  # nothing is wrong then: the next step has a smaller loss scale
             progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if step.skipped else 0
@@ -75,8 +75,7 @@ class Watch:
 
     def rate(self) -> float:
         """Training tokens a second since this process began; saving, evaluating and sampling are not counted."""
-        steps = self.progress.step - self.first_step
-        return steps * self.job.plan.tokens_per_step / self.trained if self.trained else 0.0
+        return self.read / self.trained if self.trained else 0.0
 
     def pause(self) -> None:
         """What happened since the last step was no training."""
@@ -111,17 +110,15 @@ class Watch:
             self.line.say("    " + " ".join(text.split())[:160])
         self.pause()
 
-    def _evaluate(self, score: Score) -> None:
+    def _evaluate(self, score: Scored) -> None:
         job, step = self.job, self.progress.step
         best = min(self.evaluations(), default=math.inf)
         if score.loss < best and step > 0:
             card = job.card | {"steps": step, "tokens_seen": self.progress.tokens, "validation_loss": score.loss}
             folder.save_model(job.out / "best", job.model, job.tokenizer, card=card)
-        record = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
-        self._record(step, "eval", record | {"tokens": self.progress.tokens})
+        self._record(step, "eval", score.record() | {"tokens": self.progress.tokens})
         train = "" if math.isnan(self.loss) else f"train {self.loss:.3f}  "
-        bits = "" if score.bits_per_byte is None else f"  bits per byte {score.bits_per_byte:.3f}"
-        self.line.say(f"step {step:>6}  {train}validation {score.loss:.3f}  perplexity {score.perplexity:,.2f}{bits}")
+        self.line.say(f"step {step:>6}  {train}validation {score.words()}")
 
     def evaluations(self) -> list[float]:
         """Validation losses so far, in order, without the one before training."""

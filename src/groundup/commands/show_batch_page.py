@@ -1,0 +1,149 @@
+"""Rows of a batch for people: the letters below tokens, and a page that opens without a network.
+
+In: `Shown` rows. Out: lines of text (`columns`), or one HTML file (`write`). Whatever a token spells is escaped.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from rich.cells import cell_len
+
+MARKS = {
+    "L": "learnt",
+    "S": "learnt, special token",
+    ".": "read, not learnt",
+    "s": "special token, not learnt",
+    "R": "its state is judged",
+    "_": "filler",
+}
+MEANT = {"classify": ".sR_", "instruct": "LS.s_", "pretrain": "LS.s_"}  # the letters that a stage can have
+WIDTH = 100  # columns of a line of text
+MARK = "<!-- groundup show-batch -->"
+STYLE = """
+:root{color-scheme:light dark;--paper:#fbfaf7;--ink:#1b2326;--soft:#5a666b;--rule:#dedcd3;
+--L:#b9e6c4;--S:#1f7a43;--on:#fff;--s:#005f9e;--R:#d55e00}
+@media (prefers-color-scheme:dark){:root{--paper:#121719;--ink:#e7ebea;--soft:#9fabae;--rule:#313b3f;
+--L:#1f5133;--S:#6fd896;--on:#0b1a11;--s:#6cbcf0;--R:#ff9248}}
+body{margin:0 auto;max-width:70rem;padding:1.5rem 1.2rem 4rem;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,sans-serif}
+h1{font-size:1.5rem}h2{font-size:.95rem;color:var(--soft);margin:1.6rem 0 .3rem;font-weight:600}
+p{margin:.2rem 0}
+.row{font:.95rem/1.9 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;border-left:3px solid var(--rule);
+padding:.2rem .8rem;overflow-wrap:anywhere}
+.t{border-radius:3px;padding:.1em 0;outline:1px solid var(--rule)}
+.L{background:var(--L)}.S{background:var(--S);color:var(--on);font-weight:600}
+.o{color:var(--soft)}.s{color:var(--s);font-weight:600}.R{background:var(--R);color:#fff;font-weight:600}
+.f{color:var(--soft);font-style:italic}
+.legend span{margin-right:1.2rem;padding:.1em .4em}
+"""
+
+
+@dataclass(frozen=True)
+class Token:
+    """An id, its text made visible, and its letter in MARKS."""
+
+    id: int
+    text: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A document of a row: where it was read, and its tokens."""
+
+    where: str
+    tokens: list[Token]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row: what stands in it, and how many places hold filler."""
+
+    parts: list[Part]
+    filler: int
+
+
+def columns(tokens: Sequence[Token], width: int = WIDTH) -> list[str]:
+    """Lines in twos: tokens with | between them, and below each its letter.
+
+    >>> print("\\n".join(columns([Token(1, "Hi", "."), Token(2, "·you↵", "L"), Token(3, "!", "S")])))
+    Hi|·you↵
+    .  L
+    !
+    S
+    """
+    lines, line, marks = [], "", ""
+    for token in tokens:
+        cell = ("|" if line else "") + (token.text or " ")
+        if line and cell_len(line + cell) > width:
+            lines += [line, marks]
+            line, marks, cell = "", "", token.text or " "
+        gap = cell_len(line) - cell_len(marks) + (1 if line else 0)
+        marks += " " * gap + token.mark
+        line += cell
+        if token.text.endswith("↵"):
+            lines += [line, marks]
+            line = marks = ""
+    return [*lines, line, marks] if line else lines
+
+
+def legend(stage: str) -> dict[str, str]:
+    """The letters of a stage, and what each stands for.
+
+    >>> legend("classify")["R"]
+    'its state is judged'
+    """
+    return {mark: MARKS[mark] for mark in MEANT[stage]}
+
+
+def write(path: Path, stage: str, words: Sequence[str], shown: Sequence[Shown]) -> None:
+    """Write the page in one go; an earlier one stays until the new one is whole.
+
+    Raises OSError where the disk is full or the folder cannot be written.
+    """
+    content = _page(stage, words, shown)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".writing")
+    try:
+        aside.write_text(content, encoding="utf-8", newline="\n")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _page(stage: str, words: Sequence[str], shown: Sequence[Shown]) -> str:
+    title = f"groundup show-batch {stage}"
+    facts = "".join(f"<p>{escape(line)}</p>" for line in words)
+    keys = "".join(f'<span class="{_class(mark)}">{escape(what)}</span>' for mark, what in legend(stage).items())
+    rows = "".join(
+        _part(number, part) for number, row in enumerate(shown, 1) for part in [*row.parts, *_filler(row.filler)]
+    )
+    return (
+        f'<!doctype html>{MARK}\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{facts}"
+        f'<p class="legend">{keys}</p>{rows}</body></html>\n'
+    )
+
+
+def _part(number: int, part: Part) -> str:
+    tokens = "".join(_token(token) for token in part.tokens)
+    return f'<h2>row {number}, {escape(part.where)}</h2><div class="row">{tokens}</div>\n'
+
+
+def _token(token: Token) -> str:
+    """One token; the id and the meaning of its colour appear under the pointer."""
+    told = f"{token.id}: {MARKS[token.mark]}"
+    text = escape(token.text).replace("↵", "↵<br>")
+    return f'<span class="t {_class(token.mark)}" title="{escape(told)}">{text}</span>'
+
+
+def _filler(places: int) -> list[Part]:
+    return [Part("filler", [Token(0, f"{places:,} places", "_")])] if places else []
+
+
+def _class(mark: str) -> str:
+    return {".": "o", "_": "f"}.get(mark, mark)

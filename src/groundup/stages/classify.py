@@ -1,0 +1,343 @@
+"""Classification: texts with labels -> rows -> a head that tells the classes apart -> marks on rows never seen.
+
+In: `settings.Classify`. Out: a run folder like that of any other stage, with data/ (the three parts), test.json (the
+test rows, read once) and `Result`, its figures. Weights are chosen by the validation rows alone (best/).
+"""
+
+import hashlib
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from groundup import journal, losses, report
+from groundup.batches import sequential
+from groundup.batches.labelled import LabelledRows, Reading, balancing
+from groundup.checkpoint import atomic
+from groundup.errors import DataError, SettingsError
+from groundup.evaluate.classes import Marks, mark
+from groundup.machine import Machine
+from groundup.model.heads import Classifier, HeadConfig
+from groundup.settings import Classify
+from groundup.stages import examine, launch, tuning
+from groundup.stages.tuning import Opened, Task
+from groundup.text import labelled
+from groundup.text.labelled import Labelled, Split
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.job import Fitted
+from groundup.train.plan import Preflight
+
+NOTES = "rows.json"  # in RUN/data: written last, so that with it everything else is there
+SUBSET = 300  # training rows at most whose accuracy is looked at beside that of all validation rows
+# Raschka 2024, sections 6.2 to 6.7: what its spam classifier is made with. A flag that a person gives wins.
+BOOK: dict[str, Any] = {
+    "data": ["sms-spam"], "balance": "undersample", "head_bias": True, "train": "last-block", "epochs": 5.0,
+    "batch": 8, "seed": 123, "lr": 5e-5, "min_lr": 1.0, "warmup": 0, "weight_decay": 0.1, "beta1": 0.9,
+    "beta2": 0.999, "clip": 0.0, "batching": "padded",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of a run: losses in nats a row, accuracies as shares; `rows` of each part, `seconds` of training.
+
+    Those of validation belong to the weights in best/. `test` is what test.json says, None without test rows.
+    """
+
+    out: Path
+    labels: tuple[str, ...]
+    rows: dict[str, int]
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    train_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one evaluation saw: marks on all validation rows, and how many of some training rows are right."""
+
+    marks: Marks
+    train_accuracy: float
+
+    @property
+    def loss(self) -> float:
+        """By which the best weights are chosen."""
+        return self.marks.loss
+
+    def record(self) -> dict[str, float | None]:
+        """The numbers of a line in the journal."""
+        return {**self.marks.record(), "train_accuracy": self.train_accuracy}
+
+    def words(self) -> str:
+        """The numbers of the progress line."""
+        return f"{self.marks.words()}  train accuracy {100 * self.train_accuracy:.2f} %"
+
+
+def classify(**settings: Any) -> Result:
+    """Train a classifier from Python: the settings of `groundup classify` as keyword arguments.
+
+    >>> classify(model="smollm2-135m", data=["sms-spam"], out="runs/spam").test["accuracy"]  # doctest: +SKIP
+    0.981
+    """
+    result = run(Classify.create(**settings))
+    assert isinstance(result, Result)
+    return result
+
+
+def run(settings: Classify) -> Result | Preflight:
+    """Train a classifier in `settings.out`, then read the test rows once; with `dry_run` only the preflight comes back.
+
+    Raises UserError for what cannot be had or used. A run that is resumed has read its test rows already, if it came
+    to its end before: they are not read again, and test.json stays as it is.
+    """
+    if settings.batching == "packed":
+        what = "--batching packed: rows that are judged by one state each cannot share a row"
+        raise SettingsError(what, "choose bucketed (quickest) or padded")
+    asked = settings if settings.resume or settings.protocol != "book" else recipe(settings)
+    checks, fitted = tuning.run(asked, _prepare)
+    if fitted is None or asked.out is None:
+        return checks
+    test = examine.once(asked.out, parts(asked.out))
+    report.write(asked.out)
+    return _result(asked.out, fitted, test)
+
+
+def recipe(settings: Classify) -> Classify:
+    """The settings of --protocol book: the book's, wherever a person did not say otherwise.
+
+    >>> found = recipe(Classify(protocol="book", lr=1e-4))
+    >>> found.lr, found.batch, found.seed, found.train
+    (0.0001, 8, 123, 'last-block')
+    """
+    kept = {name: value for name, value in BOOK.items() if name not in settings.model_fields_set}
+    if {"steps", "minutes"} & settings.model_fields_set:
+        kept.pop("epochs", None)
+    return settings.replace(**kept)
+
+
+# the rows
+
+
+def parts(out: Path) -> Split:
+    """The three parts that a run keeps in RUN/data; raises DataError where one is missing."""
+    return Split(*(labelled.read_back(out / "data" / f"{name}.jsonl") for name in labelled.PARTS))
+
+
+def divided(settings: Classify, out: Path) -> tuple[Split, dict[str, Any]]:
+    """The parts of a run, and how they came about: read back where it has them, else made and written to RUN/data."""
+    folder = out / "data"
+    if (folder / NOTES).is_file():
+        return parts(out), atomic.read_json(folder / NOTES)
+    split, notes = _made(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in split.parts().items():
+        labelled.write(folder / f"{name}.jsonl", rows)
+    atomic.write_text(folder / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+    return split, notes
+
+
+def _made(settings: Classify) -> tuple[Split, dict[str, Any]]:
+    """Read, freed of duplicates, balanced, divided: in this order, so that no text is in two parts."""
+    if settings.protocol == "book":
+        if len(settings.data) != 1:
+            raise SettingsError(f"--protocol book reads one file, {len(settings.data)} were given", "--data sms-spam")
+        split = labelled.book(settings.data[0], seed=settings.seed)
+        return split, {"protocol": "book", "used": sum(map(len, split.parts().values()))}
+    rows = [row for name in settings.data for row in labelled.read(
+        name, text=settings.text_field, label=settings.label_field, pair=settings.pair_field)]  # fmt: skip
+    unique = labelled.deduplicated(rows)
+    notes: dict[str, Any] = {
+        "read": len(rows),
+        "repeated": unique.repeated,
+        "contradictory": len(unique.contradictory),
+        "such_as": [f"{row.where}: {row.label}" for row in unique.contradictory[:3]],
+    }
+    used = unique.rows
+    if settings.balance == "undersample" and used:
+        used = labelled.undersampled(used, settings.seed)
+    split = labelled.split(used, validation=settings.validation, test=settings.test, seed=settings.seed)
+    return split, notes | {"used": len(used)}
+
+
+def _tell(notes: dict[str, Any], split: Split) -> None:
+    """What was read, left out and kept, for the person."""
+    left = [f"{notes['repeated']:,} repeated left out"] if notes.get("repeated") else []
+    if doubtful := notes.get("contradictory"):
+        named = "; ".join(notes["such_as"]) + (" ..." if doubtful > 3 else "")
+        left.append(f"{doubtful:,} left out whose text has two labels ({named})")
+    read = f"{notes['read']:,} read, " if "read" in notes else ""
+    print(f"rows      {read}{''.join(part + ', ' for part in left)}{notes['used']:,} used: "
+          f"{', '.join(f'{len(rows):,} {name}' for name, rows in split.parts().items())}", file=sys.stderr)  # fmt: skip
+    counts = Counter(row.label for row in split.train)
+    shown = [f"{label} {count:,}" for label, count in counts.most_common(12)]
+    more = f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
+    print(f"train     {', '.join(shown)}{more}", file=sys.stderr)
+
+
+# the task
+
+
+def _prepare(settings: Classify, out: Path, machine: Machine) -> Task:
+    """Everything this stage brings; nothing in it trains."""
+    opened = tuning.opened(settings, classifier=True)
+    split, notes = divided(settings, out)
+    _tell(notes, split)
+    head = _head(settings, opened, split)
+    reading = _reading(settings, opened, split)
+    train, cut, longest = _ids(split.train, reading, opened.tokenizer)
+    valid, _, _ = _ids(split.valid, reading, opened.tokenizer)
+    if cut:
+        print(f"cut       {cut:,} of {len(train):,} training texts are longer than {reading.context:,} tokens, "
+              f"the longest has {longest:,}", file=sys.stderr)  # fmt: skip
+    filler = _pad(opened.tokenizer)
+    source = rows_of(split.train, train, head.labels, pad=filler, weighted=settings.balance == "weights")
+    checked = _by_length(rows_of(split.valid, valid, head.labels, pad=filler))
+    some = _by_length(source, SUBSET)
+    return Task(
+        model=tuning.taught(settings, opened, _network(settings, opened, head), machine=machine),
+        tokenizer=opened.tokenizer,
+        loss=losses.classification,
+        source=source,
+        lengths=source.lengths,
+        evaluate=partial(_look, valid=checked, train=some, labels=head.labels, machine=machine),
+        sample=None,
+        fingerprint=_fingerprint(split, train, head),
+        look=float(checked.lengths.sum() + some.lengths.sum()),
+        sources=settings.data,
+        card=opened.facts | {"reading": reading.to_card(), "classes": list(head.labels), "rows": notes, "cut": cut},
+    )
+
+
+def _look(
+    model: nn.Module, rows: int, *, valid: LabelledRows, train: LabelledRows, labels: Sequence[str], machine: Machine
+) -> Look:
+    """One evaluation."""
+    marks = mark(model, sequential(valid, rows), labels=labels, machine=machine)
+    seen = mark(model, sequential(train, rows), labels=labels, machine=machine)
+    return Look(marks, seen.accuracy)
+
+
+def _head(settings: Classify, opened: Opened, split: Split) -> HeadConfig:
+    """The classes, in the order of a classifier that goes on, else by name; raises where that one has others."""
+    found = labelled.classes(split.train)
+    if not isinstance(opened.model, Classifier):
+        return HeadConfig(found, settings.pooling, settings.head_bias)
+    head = opened.model.head_config
+    if set(head.labels) != set(found):
+        what = f"the classifier {opened.spec} tells {_named(head.labels)} apart, the data has {_named(found)}"
+        raise DataError(what, "give data with the same labels, or start from a language model")
+    if (head.pooling, head.bias) != (settings.pooling, settings.head_bias):
+        bias = "--head-bias" if head.bias else "--no-head-bias"
+        what = f"the classifier {opened.spec} was made with --pooling {head.pooling} {bias}"
+        raise SettingsError(what, "say the same: a head cannot change while its numbers stay")
+    return head
+
+
+def _named(labels: Sequence[str]) -> str:
+    return ", ".join(label[:40] for label in labels[:8]) + (" ..." if len(labels) > 8 else "")
+
+
+def _reading(settings: Classify, opened: Opened, split: Split) -> Reading:
+    """How texts become rows: cut to the context, and in the book's protocol filled up to the longest training text."""
+    plain = Reading.of(opened.tokenizer, context=opened.context)
+    if settings.protocol != "book":
+        return plain
+    widest = max(len(plain.ids(opened.tokenizer, row)) for row in split.train)
+    return Reading.of(opened.tokenizer, context=widest, fill=_pad(opened.tokenizer))
+
+
+def _ids(rows: Sequence[Labelled], reading: Reading, tokenizer: Tokenizer) -> tuple[list[list[int]], int, int]:
+    """The ids of each row, how many rows were cut, and the tokens of the longest before it was."""
+    whole = [reading.whole(tokenizer, row) for row in rows]
+    lengths = [len(ids) for ids in whole]
+    cut = sum(length > reading.context for length in lengths)
+    return [reading.cut(ids) for ids in whole], cut, max(lengths, default=0)
+
+
+def rows_of(rows: Sequence[Labelled], ids: list[list[int]], labels: Sequence[str], *, pad: int,
+            weighted: bool = False) -> LabelledRows:  # fmt: skip
+    """A source of batches from rows and their ids; `weighted`: rare classes count more."""
+    number = {label: place for place, label in enumerate(labels)}
+    numbers = [number[row.label] for row in rows]
+    return LabelledRows(ids, numbers, pad=pad, weights=balancing(numbers, len(labels)) if weighted else None)
+
+
+def _by_length(source: LabelledRows, most: int = sys.maxsize) -> LabelledRows:
+    """The rows, or so many from all over the file, the shortest first: judged together they need less filler."""
+    count = min(most, len(source))
+    places = np.linspace(0, len(source) - 1, count).round().astype(int)
+    order = sorted(places.tolist(), key=lambda place: int(source.lengths[place]))
+    return LabelledRows([source.ids[place] for place in order], source.labels[order].tolist(), pad=source.pad)
+
+
+def _pad(tokenizer: Tokenizer) -> int:
+    """What rows are filled up with; nothing reads it, so that any id would do where there is none for that."""
+    found = (tokenizer.pad, tokenizer.end_of_text, tokenizer.eos, 0)
+    return next(id for id in found if id is not None)
+
+
+def _network(settings: Classify, opened: Opened, head: HeadConfig) -> nn.Module:
+    """The classifier that goes on, or a new head on the language model."""
+    if isinstance(opened.model, Classifier):
+        return opened.model
+    return Classifier(opened.model, head, seed=settings.seed, init="torch" if settings.protocol == "book" else None)
+
+
+def _fingerprint(split: Split, train: Sequence[list[int]], head: HeadConfig) -> str:
+    """What a resumed run must find unchanged: texts, labels, ids."""
+    digest = hashlib.sha256(repr((head.labels, head.pooling, head.bias)).encode())
+    for name, rows in split.parts().items():
+        digest.update(name.encode() + b"\0" * 2)
+        for row in rows:
+            digest.update(json.dumps([row.text, row.pair, row.label]).encode())
+    for ids in train:
+        digest.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+# the end
+
+
+def _result(out: Path, fitted: Fitted, test: dict[str, Any] | None) -> Result:
+    looks = [r for r in journal.Journal(out).read() if r.get("kind") == "eval" and r["step"] > 0 and r.get("loss")]
+    best = min(looks, key=lambda record: record["loss"], default={})
+    split = parts(out)
+    return Result(
+        out=out,
+        labels=labelled.classes(split.train),
+        rows={name: len(rows) for name, rows in split.parts().items()},
+        steps=fitted.steps,
+        seconds=fitted.seconds,
+        tokens_per_second=fitted.tokens_per_second,
+        train_accuracy=best.get("train_accuracy"),
+        validation_loss=best.get("loss"),
+        validation_accuracy=best.get("accuracy"),
+        test=test,
+    )
+
+
+def show(result: Result | Preflight) -> None:
+    """Print the marks, the worst errors, and what to do next."""
+    if isinstance(result, Preflight):
+        print(launch.describe(result))
+        return
+    for name, accuracy in (("train", result.train_accuracy), ("validation", result.validation_accuracy)):
+        if accuracy is not None:
+            print(f"{name:<14}accuracy {100 * accuracy:6.2f} %")
+    if result.test:
+        print("\n".join(examine.words(result.test)))
+    print(f"{result.steps:,} steps in {journal.clock(result.seconds)} ({result.tokens_per_second:,.0f} tokens/s); "
+          f"confusion and calibration: {result.out / 'report.html'}")  # fmt: skip
+    print(f'next: groundup predict {shlex.quote(str(result.out / "best"))} --text "..."')

@@ -1,0 +1,383 @@
+"""Instruction tuning: conversations -> template -> rows with a mask -> next-token loss on the answers -> `fit`.
+
+In: `settings.Instruct`. Out: a run folder, and `Result`, its figures. What a model learns it from is decided once and
+kept in RUN/data; how a conversation is written travels with the tokenizer, and so does the token that ends an answer.
+"""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from groundup import journal, losses
+from groundup import machine as machines
+from groundup.batches import sequential
+from groundup.batches.rows import PackedRows, Rows
+from groundup.checkpoint import atomic, folder
+from groundup.errors import CheckpointError, DataError
+from groundup.evaluate import Score, evaluate
+from groundup.evaluate.answers import Matches, asked, entry, matched
+from groundup.generate import chat as chats
+from groundup.machine import Machine
+from groundup.model import surgery
+from groundup.settings import Instruct
+from groundup.stages import launch, tuning
+from groundup.stages.tuning import Opened, Task
+from groundup.text import conversations, styles
+from groundup.text.conversations import Conversation, Split
+from groundup.text.template import ChatTemplate
+from groundup.tokens.rows import Gathered, chat_rows, stop_ids
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train import run as runs
+from groundup.train.job import Fitted
+from groundup.train.plan import Preflight
+
+PARTS = ("train", "valid", "test")
+NOTES = "rows.json"  # in RUN/data: written last, so that with it everything else is there
+BEFORE = "before.json"  # in RUN/data: the test loss before the first step
+ANSWERS = "answers.json"
+SAMPLED = 2  # validation questions that are answered at each look
+ANSWER_TOKENS = 256  # of an answer at the end, at most, as in groundup respond
+SHOWN = 3  # test questions that are answered at the end, to be read
+ROWS = 16  # rows of one forward pass in the closing evaluation
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A test question, what was expected, and what the model said."""
+
+    question: str
+    expected: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of a run: losses in nats per learnt token; `rows` of each part; `seconds` of training.
+
+    Test losses are those of the untuned model, read through the same template, and of the weights after the last step.
+    `exact`: share of the `answered` test rows whose answer was right to the word; None where none was asked for.
+    """
+
+    out: Path
+    template: str
+    rows: dict[str, int]
+    learnt_share: float
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    train_loss: float | None
+    validation_loss: float | None
+    best_loss: float | None
+    test_loss_before: float | None
+    test_loss: float | None
+    answered: int
+    exact: float | None
+    answers: list[Answered]
+
+
+def instruct(**settings: Any) -> Result:
+    """Tune a model from Python: the settings of `groundup instruct` as keyword arguments.
+
+    >>> instruct(model="smollm2-135m", data=["instruction-data"], out="runs/assistant").test_loss  # doctest: +SKIP
+    0.93
+    """
+    result = run(Instruct.create(**settings))
+    assert isinstance(result, Result)
+    return result
+
+
+def run(settings: Instruct) -> Result | Preflight:
+    """Tune a model in `settings.out` to answer; with `dry_run` only the preflight comes back.
+
+    Raises UserError for what cannot be had or used, DataError where no token of the data would be learnt.
+    """
+    checks, fitted = tuning.run(settings, _prepare)
+    if fitted is None or settings.out is None:
+        return checks
+    return _closing(settings, settings.out, fitted)
+
+
+# the rows
+
+
+def parts(out: Path) -> Split:
+    """The three parts that a run keeps in RUN/data; raises CheckpointError where one is missing."""
+    train, valid, test = (_read_back(out / "data", name) for name in PARTS)
+    return Split(train, valid, test)
+
+
+def _read_back(folder: Path, name: str) -> list[Conversation]:
+    """One part: its Alpaca file where every conversation fits that, else its messages; none where it is empty."""
+    for path in (folder / f"{name}.json", folder / f"{name}.jsonl"):
+        if path.is_file():
+            return conversations.read(path) if path.stat().st_size else []
+    raise CheckpointError(f"{folder / name}.jsonl is missing", "restore it from a copy, or start a new run")
+
+
+def _divided(settings: Instruct, out: Path) -> tuple[Split, dict[str, Any]]:
+    """The parts of a run, and how they came about: read back where it has them, else made and written to RUN/data.
+
+    What was written is read again even then: the first and a resumed run learn from the same files.
+    """
+    place = out / "data"
+    if not (place / NOTES).is_file():
+        split, notes = _made(settings)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, rows in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+            _write_part(place, name, rows)
+        atomic.write_text(place / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+    return parts(out), atomic.read_json(place / NOTES)
+
+
+def _made(settings: Instruct) -> tuple[Split, dict[str, Any]]:
+    """Read all data, and divide it so that no question with its answer is in two parts."""
+    rows = [conversation for name in settings.data for conversation in conversations.read(name)]
+    if not rows:
+        raise DataError(f"no conversation in {', '.join(settings.data)}", "give instructions with their answers")
+    split = conversations.split(
+        rows,
+        validation=settings.validation,
+        test=settings.test,
+        seed=settings.seed,
+        protocol=settings.protocol,
+    )
+    return split, {"read": len(rows), "repeated": split.duplicates, "protocol": settings.protocol}
+
+
+def _write_part(place: Path, name: str, rows: Sequence[Conversation]) -> None:
+    """As messages always, as Alpaca where every conversation is one question and its answer."""
+    conversations.write_messages(place / f"{name}.jsonl", rows)
+    if rows and all(conversations.fits_alpaca(row) for row in rows):
+        conversations.write_alpaca(place / f"{name}.json", rows)
+    else:  # what a killed start may have left
+        (place / f"{name}.json").unlink(missing_ok=True)
+
+
+# the task
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """The model with the template it is to learn: its tokenizer knows the template, its tokens, and where answers end.
+
+    `added`: special tokens that are new to it.
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    style: str
+    added: tuple[str, ...]
+
+
+def _prepare(settings: Instruct, out: Path, machine: Machine) -> Task:
+    """Everything this stage brings; nothing in it trains."""
+    opened = tuning.opened(settings)
+    taught = _with_template(settings, opened)
+    split, notes = _divided(settings, out)
+    context = opened.context
+    train = _rows(split.train, taught, settings, context=context)
+    valid, test = (
+        _rows(part, taught, settings, context=context) if part else None for part in (split.valid, split.test)
+    )
+    _tell(taught, notes, {"train": train, "valid": valid, "test": test})
+    pad = _pad(taught.tokenizer)
+    source = PackedRows(train.rows, length=context) if settings.batching == "packed" else Rows(train.rows, pad=pad)
+    checked, tested = (Rows(_by_length(part), pad=pad) if part else None for part in (valid, test))
+    before = _before(settings, out, tested, taught.model, machine)
+    return Task(
+        model=tuning.taught(settings, opened, taught.model, machine=machine, tables=bool(taught.added)),
+        tokenizer=taught.tokenizer,
+        loss=losses.next_token,
+        source=source,
+        lengths=source.lengths,
+        evaluate=partial(_score, source=checked, machine=machine) if checked else None,
+        sample=partial(_sample, taught=taught, rows=split.valid[:SAMPLED], tokens=settings.sample_tokens),
+        fingerprint=tuning.fingerprint([[*row.ids, *map(int, row.learn)] for row in train.rows]),
+        look=float(checked.lengths.sum()) if checked else 0.0,
+        sources=settings.data,
+        card=opened.facts | {
+            "template": taught.style, "added_tokens": list(taught.added), "rows": notes, "cut": train.cut,
+            "learnt_share": train.learnt_share, "test_loss_before": before,
+        },
+    )  # fmt: skip
+
+
+def _with_template(settings: Instruct, opened: Opened) -> _Taught:
+    """Give the tokenizer the template and its tokens, and the network a row for each new token, the mean of the old."""
+    known = opened.tokenizer
+    style = styles.resolve(settings.template, known.chat_template)
+    names = [*style.tokens, *settings.add_tokens]
+    tokenizer = known.with_special(names)
+    added = tuple(name for name in dict.fromkeys(names) if name not in known.special)
+    model = opened.model
+    if added:
+        model = surgery.extend_vocabulary(model, tokenizer.vocabulary, known=known.vocabulary)
+        _say("tokens", f"{', '.join(added)} are new: their rows begin as the mean of the {known.vocabulary:,} old ones")
+        if settings.train in ("head", "last-block") and getattr(model, "head", None) is not None:
+            _say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
+    tokenizer = tokenizer.with_template(style.template)
+    template = chats.with_tokens_of(tokenizer, style.template)
+    return _Taught(model, chats.ending(tokenizer, template), template, style.name, added)
+
+
+def _rows(rows: Sequence[Conversation], taught: _Taught, settings: Instruct, *, context: int) -> Gathered:
+    """Conversations as rows of ids with what is learnt of them; raises DataError where that is nothing."""
+    return chat_rows(taught.tokenizer, taught.template, rows, learn=settings.learn, context=context)
+
+
+def _by_length(found: Gathered) -> list[Any]:
+    """Rows in the order of their length: an evaluation then reads little padding."""
+    return sorted(found.rows, key=lambda row: len(row.ids))
+
+
+def _pad(tokenizer: Tokenizer) -> int:
+    """What rows are filled up with: nothing learns it or looks at it, so that any id would do."""
+    return next(id for id in (tokenizer.pad, tokenizer.end_of_text, tokenizer.eos, 0) if id is not None)
+
+
+def _score(model: nn.Module, rows: int, *, source: Rows, machine: Machine) -> Score:
+    """Mean loss over the learnt tokens of all validation rows."""
+    return evaluate(model, sequential(source, rows), machine=machine)
+
+
+def _before(settings: Instruct, out: Path, test: Rows | None, model: nn.Module, machine: Machine) -> float | None:
+    """The loss on the test rows before the first step; measured once, and read back by a resumed run."""
+    path = out / "data" / BEFORE
+    if path.is_file():
+        found = atomic.read_json(path)["loss"]
+        return None if found is None else float(found)
+    if test is None or settings.dry_run:
+        return None
+    loss = _score(model.to(machine.device), ROWS, source=test, machine=machine).loss
+    atomic.write_text(path, json.dumps({"loss": loss if math.isfinite(loss) else None}) + "\n")
+    return loss
+
+
+def _sample(model: nn.Module, *, taught: _Taught, rows: Sequence[Conversation], tokens: int) -> str:
+    """How the model answers the first validation questions by now, greedily."""
+    questions = [asked(row) for row in rows]
+    prompts = [question.messages for question in questions]
+    found = chats.answers(model, taught.tokenizer, taught.template, prompts, max_tokens=tokens)
+    return "\n\n".join(f"{question.text}\n-> {answer}" for question, answer in zip(questions, found, strict=True))
+
+
+def _tell(taught: _Taught, notes: dict[str, Any], found: dict[str, Gathered | None]) -> None:
+    """What was read, left out and kept, and how much of it is learnt, for the person."""
+    repeated = f"{notes['repeated']:,} repeated left out, " if notes["repeated"] else ""
+    counts = ", ".join(f"{len(rows.rows) if rows else 0:,} {name}" for name, rows in found.items())
+    _say("rows", f"{notes['read']:,} read, {repeated}{counts}")
+    ends = " ".join(repr(taught.tokenizer.decode([id])) for id in stop_ids(taught.tokenizer, taught.template))
+    _say("template", taught.style + (f", an answer ends with {ends}" if ends else ""))
+    for name, rows in found.items():
+        if rows is not None and (name == "train" or rows.cut or rows.dropped):
+            for line in rows.words().split("\n"):
+                _say(name, line)
+
+
+def _say(topic: str, text: str) -> None:
+    print(f"{topic:<10}{text}", file=sys.stderr)
+
+
+# the end
+
+
+def _closing(asked_for: Instruct, out: Path, fitted: Fitted) -> Result:
+    """Loss and answers on the test rows with the weights after the last step, RUN/model."""
+    loaded = folder.load(out, dtype=torch.float32)
+    told = runs.read_settings(out / runs.SETTINGS, Instruct)
+    assert isinstance(told, Instruct)
+    machine = machines.choose(device=told.device, dtype=told.dtype, threads=told.threads)
+    template = chats.template_of(loaded.tokenizer)
+    if template is None:
+        raise CheckpointError(f"{loaded.folder} has lost its chat template", "start a new run with another --out")
+    model, split = loaded.model.to(machine.device), parts(out)
+    taught = _Taught(model, loaded.tokenizer, template, str(loaded.card.get("template", "")), ())
+    loss = None
+    if split.test:
+        test = _rows(split.test, taught, told, context=told.context or tuning.ROWS)
+        loss = _score(model, ROWS, source=Rows(_by_length(test), pad=_pad(loaded.tokenizer)), machine=machine).loss
+    wanted = asked_for.answers or told.answers
+    rows = split.test[: max(wanted, SHOWN)]
+    answers = _answers(out, taught, rows, wanted=wanted, tokens=ANSWER_TOKENS)
+    exact = _exact(answers[:wanted])
+    return Result(
+        out=out,
+        template=taught.style,
+        rows={name: len(part) for name, part in zip(PARTS, (split.train, split.valid, split.test), strict=True)},
+        learnt_share=float(loaded.card.get("learnt_share", 0.0)),
+        steps=fitted.steps,
+        seconds=fitted.seconds,
+        tokens_per_second=fitted.tokens_per_second,
+        train_loss=fitted.train_loss,
+        validation_loss=fitted.validation_loss,
+        best_loss=fitted.best_loss,
+        test_loss_before=loaded.card.get("test_loss_before"),
+        test_loss=loss,
+        answered=len(answers[:wanted]),
+        exact=None if exact is None else exact.share,
+        answers=answers[:SHOWN],
+    )
+
+
+def _answers(out: Path, taught: _Taught, rows: Sequence[Conversation], *, wanted: int, tokens: int) -> list[Answered]:
+    """Answer test questions; where answers were asked for, they are also written to RUN/answers.json."""
+    questions = [asked(row) for row in rows]
+    prompts = [question.messages for question in questions]
+    found = chats.answers(taught.model, taught.tokenizer, taught.template, prompts, max_tokens=tokens)
+    if wanted and rows:
+        written = [entry(row, answer) for row, answer in list(zip(rows, found, strict=True))[:wanted]]
+        atomic.write_text(out / ANSWERS, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    return [Answered(question.text, question.expected or "", answer)
+            for question, answer in zip(questions, found, strict=True)]  # fmt: skip
+
+
+def _exact(answers: Sequence[Answered]) -> Matches | None:
+    """How many are right to the word; None where there are none."""
+    if not answers:
+        return None
+    return matched([one.answer for one in answers], [one.expected for one in answers])
+
+
+def show(result: Result | Preflight) -> None:
+    """Print losses, three answers, and what to do next."""
+    if isinstance(result, Preflight):
+        print(launch.describe(result))
+        return
+    for name, loss in (("validation", result.validation_loss), ("test", result.test_loss)):
+        before = f"   before {result.test_loss_before:.4f}" if name == "test" and result.test_loss_before else ""
+        if loss is not None:
+            print(f"{name:<12}loss {loss:.4f}{before}")
+    if result.exact is not None:
+        print(f"{'exact':<12}{100 * result.exact:.1f} % of {result.answered:,} answers, in {result.out / ANSWERS}")
+    print(f"{result.steps:,} steps in {journal.clock(result.seconds)} ({result.tokens_per_second:,.0f} tokens/s), "
+          f"{100 * result.learnt_share:.1f} % of the tokens learnt")  # fmt: skip
+    for one in result.answers:
+        print(f"\n  {_line(one.question)}\n  -> {_line(one.answer)}\n  expected: {_line(one.expected)}")
+    for line in _next(result):
+        print(line)
+
+
+def _next(result: Result) -> Iterator[str]:
+    """What to do with the model now."""
+    run = shlex.quote(str(result.out))
+    yield f"\nnext: groundup chat {run}"
+    if result.rows["test"]:
+        data = "test.json" if (result.out / "data" / "test.json").is_file() else "test.jsonl"
+        yield f"      groundup respond {run} --data {run}/data/{data} --out {run}/test-answers.json"
+        yield f"      groundup judge {run}/{ANSWERS if result.answered else 'test-answers.json'}"
+
+
+def _line(text: str) -> str:
+    """The beginning of a text, on one line."""
+    words = " ".join(text.split())
+    return words if len(words) <= 160 else words[:159] + "…"

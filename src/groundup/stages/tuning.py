@@ -1,0 +1,183 @@
+"""What all stages share that go on from a model which has learnt: opening it, what learns of it, and its rows.
+
+In: settings, and `prepare`, which makes the stage's `Task` of the opened model. Out: `Preflight` and `Fitted`.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from groundup import model as models
+from groundup.batches.windows import Source
+from groundup.checkpoint import adapters, folder
+from groundup.errors import SettingsError
+from groundup.losses import Loss
+from groundup.machine import Machine
+from groundup.model import lora, surgery
+from groundup.model.config import BigramConfig
+from groundup.model.heads import Classifier
+from groundup.model.lora import LoraConfig
+from groundup.settings import Tuning
+from groundup.stages import launch as launches
+from groundup.stages import start as starts
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train import run as runs
+from groundup.train.job import Fitted, Scored
+from groundup.train.plan import Preflight
+
+ROWS = 1024  # tokens of a row at most, where nobody says how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a tuning stage brings; see `launch.Task`.
+
+    lengths (n,): tokens of each row. evaluate(model, rows at once).
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    loss: Loss
+    source: Source
+    lengths: np.ndarray
+    evaluate: Callable[[nn.Module, int], Scored] | None
+    sample: Callable[[nn.Module], str] | None
+    fingerprint: str
+    look: float = 0.0  # tokens that one evaluation reads
+    sources: Sequence[str] = ()
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model to tune, its weights in fp32; `facts` go into the card. `context`: tokens of a row at most."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    context: int
+    spec: str
+    sha256: str
+    facts: dict[str, Any]
+
+
+Prepare = Callable[[Any, Path, Machine], Task]
+
+
+def run(settings: Tuning, prepare: Prepare) -> tuple[Preflight, Fitted | None]:
+    """Carry out a tuning stage in `settings.out`; Fitted is None after a dry run.
+
+    prepare(settings, run folder, machine) opens the model (`opened`), reads rows, and says what learns (`taught`).
+    """
+    return launches.launch(settings, partial(_task, prepare=prepare))
+
+
+def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> launches.Task:
+    """The stage's task as `launch` wants it: what differs between stages was said, the rest follows from it."""
+    task = prepare(asked, out, machine)
+    longest = int(task.lengths.max())
+    config = dataclasses.replace(models.config_of(task.model), context=longest)
+    total = sum(parameter.numel() for parameter in task.model.parameters())
+    share = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad) / total
+    context = asked.context or min(models.config_of(task.model).context, ROWS)
+    filler = float(getattr(task.source, "filler", 0.0))  # of packed rows
+    return launches.Task(
+        settings=asked.replace(context=context),
+        config=config,
+        network=lambda: task.model,
+        tokenizer=task.tokenizer,
+        source=task.source,
+        loss=task.loss,
+        evaluate=task.evaluate,
+        sample=task.sample,
+        counts=(round(task.lengths.sum() * (1 - filler)), round(task.look)),
+        look=task.look,
+        fingerprint=task.fingerprint,
+        lengths=task.lengths if asked.batching == "bucketed" else None,
+        row=float(task.lengths.mean()) * (1 - filler),
+        filler=filler,
+        trained=(share, {"head": 0, "last-block": 1}.get(asked.train)),
+        compiles=False,
+        sources=list(task.sources),
+        card=task.card,
+    )
+
+
+def opened(settings: Tuning, *, classifier: bool = False) -> Opened:
+    """The model of --model with the dropout asked for, everything in fp32.
+
+    classifier: a `Classifier` may be gone on with. Raises SettingsError where no model was named, or one that cannot be
+    tuned, and CheckpointError as `folder.load` does.
+    """
+    if not settings.model:
+        raise SettingsError("no model was given", f"name one: groundup {settings.command} --model runs/NAME")
+    if settings.train == "lora" and _has_adapters(Path(settings.model)):
+        raise SettingsError(
+            f"{settings.model} holds adapters, and new ones cannot stand on them",
+            f"merge them first: groundup export {settings.model} --to hf --out MERGED",
+        )
+    loaded = folder.load(settings.model, dtype=torch.float32, classifier=None if classifier else False)
+    model = loaded.model
+    config = models.config_of(model)
+    if isinstance(config, BigramConfig):
+        raise SettingsError(f"{settings.model} is a bigram table", "tune a model with blocks: gpt2, llama or qwen3")
+    if settings.context is not None and settings.context > config.context:
+        raise SettingsError(
+            f"--context {settings.context} is more than the model's context of {config.context}",
+            f"give {config.context} at most, or leave it out",
+        )
+    if not isinstance(model, Classifier):
+        model = surgery.with_config(model, dataclasses.replace(config, **starts.dropout(settings)))
+    sha256 = starts.weights_hash(loaded.folder)
+    facts: dict[str, Any] = {"from": settings.model, "from_sha256": sha256}
+    facts |= {name: loaded.card[name] for name in starts.LICENCE if name in loaded.card}
+    context = settings.context or min(config.context, ROWS)
+    return Opened(model.train(), loaded.tokenizer, context, str(settings.model), sha256, facts)
+
+
+def _has_adapters(path: Path) -> bool:
+    return any(adapters.is_adapter(folder) for folder in (path, path / "model"))
+
+
+def taught(settings: Tuning, origin: Opened, model: nn.Module, *, machine: Machine, tables: bool = False) -> nn.Module:
+    """The network with what --train names set to learn; `tables`: those of tokens, too, where some were added."""
+    if settings.train != "lora":
+        return surgery.train_only(model, settings.train)
+    targets = tuple(settings.lora_targets) or lora.LINEAR
+    path = Path(settings.model)
+    base = str(path.resolve()) if path.exists() else settings.model
+    config = LoraConfig(
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        targets=targets,
+        base=base,
+        base_sha256=origin.sha256,
+    )
+    also = [name for name in lora.TABLES if tables and getattr(model, name, None) is not None]
+    model = lora.add(model, config, seed=settings.seed, also=also)
+    return model if machine.dtype == torch.float32 else surgery.narrowed(model, machine.dtype)
+
+
+def resumes(out: Path) -> bool:
+    """Whether the run has a checkpoint to go on from."""
+    return bool(runs.checkpoints(out))
+
+
+def fingerprint(rows: Sequence[Sequence[int]]) -> str:
+    """A hash of rows of ids, by which a resumed run knows its data.
+
+    >>> fingerprint([[1, 2], [3]]) == fingerprint([[1], [2, 3]])
+    False
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(np.array([len(row), *row], dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]

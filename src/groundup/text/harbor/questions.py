@@ -1,0 +1,298 @@
+"""Questions about a scene that the prompt tells: who has what, who is where, in the harbour town, each with one answer.
+
+In: a seed. Out: `questions` (a `Question` each: scene, question, answer, what it is about), `conversations` (the same
+as messages for `groundup instruct`) and what guessing without reading reaches (`by_majority`, `by_copying_the_last`).
+
+A scene puts three or four neighbours somewhere with something in their hands. None of it agrees with the standing
+world: nobody holds their own treasure or stands where they are usually found, so no answer can be known by heart. Each
+(name, thing, place) belongs to training or to testing, by a hash that knows no seed; a scene for testing is made of
+such triples alone, so that no fact of it was ever seen in training.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import count as numbers
+from random import Random
+from typing import Any, Literal
+
+from groundup.errors import DataError, nearest
+from groundup.text.harbor import world
+from groundup.text.harbor.plots.plot import pick
+from groundup.text.harbor.plots.town import MORNINGS
+
+Split = Literal["train", "test", "all"]
+Triple = tuple[str, str, str]  # (name, thing, place): ("Mira", "kettle", "mill")
+
+TEST_SHARE = 0.2
+MOST_TURNS = 3  # questions about one scene of `conversations`
+
+# Each way to say that {N} has {O} at the place {P}; with {G}, that it came from a neighbour who is not there.
+TOLD = (
+    "{N} took the {O} to {P}.",
+    "{N} went to {P} with the {O}.",
+    "{N} is {at P} and has the {O}.",
+    "{At P} sits {N} with the {O}.",
+    "{N} has the {O} and sits {at P}.",
+    "The {O} is {at P}, and {N} has it.",
+)
+GIVEN = (
+    "{G} gave {N} the {O} {at P}.",
+    "{N} is {at P} and has the {O} from {G}.",
+)
+
+# family -> question, answer, and the letter whose value is asked for. Every answer first says again what it is about:
+# the rest can then be found by what was just said, without carrying the question along.
+FAMILIES = {
+    "who has it": ("Who has the {O}?", "The {O} is with {N}.", "N"),
+    "what is in hand": ("What does {N} have?", "{N} has the {O}.", "O"),
+    "where is the neighbour": ("Where is {N}?", "{N} is {at P}.", "P"),
+    "where is the thing": ("Where is the {O}?", "The {O} is {at P}.", "P"),
+    "who is there": ("Who is {at P}?", "{At P} is {N}.", "N"),
+    "what is there": ("What is {at P}?", "{At P} is the {O}.", "O"),
+    "who gave it": ("Who gave {N} the {O}?", "{N} has the {O} from {G}.", "G"),
+}
+SLOT = re.compile(r"\{(?:(at|At) )?([NOPG])\}")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One fact of a scene: a neighbour has a thing at a place, perhaps from somebody ("" from nobody)."""
+
+    name: str
+    thing: str
+    place: str
+    giver: str = ""
+
+    @property
+    def triple(self) -> Triple:
+        """Name, thing and place: what training and testing must not share."""
+        return self.name, self.thing, self.place
+
+    def say(self, pattern: str) -> str:
+        """A pattern with its slots filled.
+
+        >>> Holding("Mira", "kettle", "mill").say("{At P} sits {N} with the {O}.")
+        'At the mill sits Mira with the kettle.'
+        """
+        return SLOT.sub(lambda found: world.surface(self.value(found[2]), found[1] or ""), pattern)
+
+    def value(self, letter: str) -> str:
+        """The value that a letter of a pattern stands for."""
+        return {"N": self.name, "O": self.thing, "P": self.place, "G": self.giver}[letter]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A scene, a question about one of its facts, and the only right answer.
+
+    wanted: the name, thing or place that is asked for, the only part of the answer that the question does not say;
+    kind: the family; about: the triple asked for; triples: all that the scene tells of.
+    """
+
+    scene: str
+    question: str
+    answer: str
+    wanted: str
+    kind: str
+    about: Triple
+    triples: tuple[Triple, ...]
+
+    @property
+    def prompt(self) -> str:
+        """What the model is told: the scene, an empty line, the question."""
+        return f"{self.scene}\n\n{self.question}"
+
+    def messages(self) -> list[dict[str, str]]:
+        """Question and answer as a conversation of one turn."""
+        return [{"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.answer}]
+
+    def right(self, answer: str) -> bool:
+        """Whether an answer is exactly the right one; only white space around it is forgiven."""
+        return answer.strip() == self.answer
+
+
+def questions(
+    seed: int, count: int | None = None, *, first: int = 0, split: Split = "all", families: Iterable[str] = FAMILIES
+) -> Iterator[Question]:
+    """Questions number `first`, `first` + 1 ... of the stream `seed`, each about a scene of its own.
+
+    `count` of them, or without end. Each family is as likely as the others. Raises DataError for a split or a family
+    that does not exist.
+
+    >>> one = next(questions(seed=3, split="test"))
+    >>> print(one.scene)
+    The duckling is in the town hall, and Lars has it. Hugo went to the steps with the spoon. Rosa has the seal and
+    sits in the bakery.
+    >>> one.question, one.answer
+    ('Who is on the steps?', 'On the steps is Hugo.')
+    """
+    for asked in _asked(seed, count, first=first, split=split, families=families, turns=lambda rng: 1):
+        yield asked[0]
+
+
+def conversations(
+    seed: int,
+    count: int | None = None,
+    *,
+    split: Split = "all",
+    families: Iterable[str] = FAMILIES,
+    turns: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Questions as {"messages", "kind", "about"}: conversations of `turns` questions about one scene.
+
+    By default a test has one question each, all else one to `MOST_TURNS`: whoever reads a scene may ask more than once.
+    `kind` and `about` are of the last question, whose answer ends the conversation. Raises DataError as `questions`.
+
+    >>> found = next(conversations(seed=7, split="test"))
+    >>> [message["role"] for message in found["messages"]], found["kind"] in FAMILIES
+    (['user', 'assistant'], True)
+    """
+    most = turns or (1 if split == "test" else MOST_TURNS)
+
+    def drawn(rng: Random) -> int:
+        return turns or 1 + int(rng.random() * most)
+
+    for asked in _asked(seed, count, first=0, split=split, families=families, turns=drawn):
+        messages = asked[0].messages()
+        for more in asked[1:]:
+            messages += [{"role": "user", "content": more.question}, {"role": "assistant", "content": more.answer}]
+        yield {"messages": messages, "kind": asked[-1].kind, "about": asked[-1].about}
+
+
+def side(triple: Triple) -> Literal["train", "test"]:
+    """Where a triple belongs, whatever the seed: one in five is for testing.
+
+    >>> side(("Mira", "kettle", "mill")) == side(("Mira", "kettle", "mill"))
+    True
+    """
+    digest = hashlib.sha256(" ".join(triple).encode()).digest()
+    return "test" if digest[0] < 256 * TEST_SHARE else "train"
+
+
+@cache
+def things() -> tuple[str, ...]:
+    """What can be in somebody's hands: the treasures and the pets."""
+    return world.groups()["thing"] + world.groups()["pet"]
+
+
+@cache
+def triples(split: Split) -> tuple[Triple, ...]:
+    """The triples of a split; none agrees with the standing world: never their own things, never their own places."""
+    return tuple(
+        (each.name, thing, place)
+        for each in world.PEOPLE
+        for thing in things()
+        for place in world.PLACES
+        if thing != each.thing and place not in (each.home, each.spot, each.shore)
+        if split in ("all", side((each.name, thing, place)))
+    )
+
+
+def by_majority(learnt: Iterable[Question], asked: Sequence[Question]) -> float:
+    """Share of right answers of who always says what was wanted most often in that kind of question in `learnt`."""
+    counts: dict[str, Counter[str]] = {}
+    for question in learnt:
+        counts.setdefault(question.kind, Counter())[question.wanted] += 1
+    usual = {kind: found.most_common(1)[0][0] for kind, found in counts.items()}
+    return sum(question.wanted == usual.get(question.kind) for question in asked) / len(asked)
+
+
+def by_copying_the_last(asked: Sequence[Question]) -> float:
+    """Share of right answers of who says the last name, thing or place of the scene, whichever is wanted.
+
+    >>> triple = ("Mira", "kettle", "mill")
+    >>> scene = "Mira took the kettle to the mill. Odo took the map to the pier."
+    >>> question, answer = "Who has the kettle?", "The kettle is with Mira."
+    >>> by_copying_the_last([Question(scene, question, answer, "Mira", "who has it", triple, (triple,))])
+    0.0
+    """
+    return sum(question.wanted == _last_mentioned(question) for question in asked) / len(asked)
+
+
+def _last_mentioned(question: Question) -> str:
+    """The last value of the kind that is wanted."""
+    names = tuple(each.name for each in world.PEOPLE)
+    values = {"N": names, "G": names, "O": things(), "P": tuple(world.PLACES)}[FAMILIES[question.kind][2]]
+    return re.findall(rf"\b(?:{'|'.join(values)})\b", question.scene)[-1]
+
+
+def _asked(
+    seed: int,
+    count: int | None,
+    *,
+    first: int,
+    split: Split,
+    families: Iterable[str],
+    turns: Callable[[Random], int],
+) -> Iterator[list[Question]]:
+    """The questions of one scene after the other."""
+    wanted = _known(split, families)
+    for index in numbers(first) if count is None else range(first, first + count):
+        rng = Random(f"harbor questions {seed} {index}")
+        kind = pick(rng, wanted)
+        scene = _scene(rng, split, giver=FAMILIES[kind][2] == "G")
+        text = _told(rng, scene)
+        yield _about(rng, scene, text, kinds=(kind, wanted), turns=turns(rng))
+
+
+def _known(split: str, families: Iterable[str]) -> tuple[str, ...]:
+    wanted = tuple(families)
+    if split not in ("train", "test", "all"):
+        raise DataError(f"no questions are kept for '{split}'", "choose train, test or all")
+    for name in wanted:
+        if name not in FAMILIES:
+            raise DataError(f"no family of questions is called '{name}'", nearest(name, FAMILIES))
+    if not wanted:
+        raise DataError("no family of questions was given", f"choose among: {', '.join(FAMILIES)}")
+    return wanted
+
+
+def _scene(rng: Random, split: Split, *, giver: bool) -> list[Holding]:
+    """Three or four facts in any order, no name, thing or place twice; with `giver` the first was given by somebody."""
+    size, scene = 3 + int(rng.random() * 2), list[Holding]()
+    while len(scene) < size:
+        name, thing, place = pick(rng, triples(split))
+        taken = {value for each in scene for value in (each.name, each.thing, each.place)}
+        if not taken & {name, thing, place}:
+            scene.append(Holding(name, thing, place))
+    away = [each.name for each in world.PEOPLE if each.name not in {holding.name for holding in scene}]
+    for number, holding in enumerate(scene):
+        if (giver and not number) or rng.random() < 0.2:
+            chosen = away.pop(int(rng.random() * len(away)))
+            scene[number] = Holding(*holding.triple, chosen)
+    return scene
+
+
+def _told(rng: Random, scene: Sequence[Holding]) -> str:
+    """The scene in words, its facts in an order of their own; half of the scenes open with the weather."""
+    left, sentences = list(scene), list[str]()
+    if rng.random() < 0.5:
+        sentences.append(pick(rng, pick(rng, MORNINGS).phrases))
+    while left:
+        holding = left.pop(int(rng.random() * len(left)))
+        sentences.append(holding.say(pick(rng, GIVEN if holding.giver else TOLD)))
+    return " ".join(sentences)
+
+
+def _about(
+    rng: Random, scene: Sequence[Holding], text: str, *, kinds: tuple[str, Sequence[str]], turns: int
+) -> list[Question]:
+    """Different questions about a scene; the first has the kind kinds[0] and is about the first fact."""
+    kind, wanted = kinds
+    found = [_question(scene, text, scene[0], kind)]
+    open_ = [(holding, other) for holding in scene for other in wanted if holding.giver or FAMILIES[other][2] != "G"]
+    open_.remove((scene[0], kind))
+    while open_ and len(found) < turns:
+        holding, other = open_.pop(int(rng.random() * len(open_)))
+        found.append(_question(scene, text, holding, other))
+    return found
+
+
+def _question(scene: Sequence[Holding], text: str, holding: Holding, kind: str) -> Question:
+    asked, answer, letter = FAMILIES[kind]
+    triples = tuple(each.triple for each in scene)
+    return Question(text, holding.say(asked), holding.say(answer), holding.value(letter), kind, holding.triple, triples)
