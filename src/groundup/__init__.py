@@ -20,6 +20,8 @@ _HOMES = {
     "load_tokenizer": "groundup.tokens:load",
     "gpt2_tokenizer": "groundup.tokens:gpt2",
     "pretrain": "groundup.stages.pretrain:pretrain",
+    "classify": "groundup.stages.classify:classify",
+    "instruct": "groundup.stages.instruct:instruct",
     "load": "groundup.checkpoint.folder:load",
     "save_model": "groundup.checkpoint.folder:save_model",
     "generate_text": "groundup.generate:generate_text",

@@ -198,7 +198,7 @@ def _network(
         room = models.config_of(model).vocabulary
         if source.tokenizer.vocabulary > room:
             raise CheckpointError(
-                f"{source.path}: the tokenizer has {source.tokenizer.vocabulary:,} ids, base and adapters only {room:,}",
+                f"{source.path}: the tokenizer has {source.tokenizer.vocabulary:,} ids, the network only {room:,}",
                 "give the whole folder that the adapters were saved in",
             )
         model = lora.merge(model) if merged else model

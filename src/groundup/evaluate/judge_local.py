@@ -91,7 +91,7 @@ def continuations(tokenizer: Tokenizer, start: str, choices: tuple[str, ...]) ->
     ([4, 3, 0], [[1], [2]])
     """
     whole = [tokenizer.encode(start + choice) for choice in choices]
-    shared: list[int] = os.path.commonprefix(whole)  # type: ignore[type-var]  # works on lists of any kind
+    shared = list(os.path.commonprefix(whole))  # works on lists of any kind
     return shared, [ids[len(shared) :] for ids in whole]
 
 

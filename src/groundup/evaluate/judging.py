@@ -78,6 +78,7 @@ def scale(name: str, *, rubric: str = RUBRIC, digits: bool = False) -> Scale:
     >>> scale("100", digits=True).values[:3]
     (0.0, 11.11, 22.22)
     """
+    values: tuple[float, ...]
     if name == "pairwise":
         choices, values = (("A", "B"), (1.0, 0.0)) if digits else (("A", "B", "tie"), (1.0, 0.0, 0.5))
         return Scale(name, "better", choices, values)

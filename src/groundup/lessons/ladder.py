@@ -46,6 +46,7 @@ LADDER: list[Rung] = [
     *_part("book", "attention_scores query_key_value causal_mask attention_dropout many_heads"),
     *_part("book", "feed_forward shortcuts transformer_block gpt greedy_text loss"),
     *_part("book", "gradients training temperature checkpoints openai_weights", training=10),
+    *_part("book", "spam instructions low_rank"),
     *_part("appendix", "schedules full_loop", full_loop=15),
     *_part("appendix", "tensors autograd first_network data_loaders devices processes"),
     *_part(

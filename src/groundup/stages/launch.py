@@ -9,25 +9,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from groundup import journal
 from groundup import machine as machines
 from groundup.batches import Loader
-from groundup.batches.windows import Source
 from groundup.errors import SettingsError, UserError
 from groundup.lock import locked
-from groundup.losses import Loss
 from groundup.machine import Machine
-from groundup.model.config import BigramConfig, ModelConfig
 from groundup.settings import Settled, Training
-from groundup.tokens.tokenizer import Tokenizer
+from groundup.stages import setup as setups
+from groundup.stages.setup import Setup
+from groundup.stages.task import Task
 from groundup.train import plan as plans
 from groundup.train import run as runs
 from groundup.train import trackers
@@ -35,39 +32,6 @@ from groundup.train.fit import fit
 from groundup.train.job import Fitted, Job, Scored
 from groundup.train.plan import Plan, Preflight
 from groundup.train.saver import room_for
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a stage brings: everything else is the same for all of them.
-
-    settings: what was asked, with what the stage decided. config: the network's, with the context of its rows.
-    network: makes it, or hands it over, when memory was found to be enough. lengths (n,): tokens of each sample, where
-    they differ: rows of like length are then drawn together. evaluate(model, rows at once): draws no random number.
-    counts: tokens to train on and to validate on; look: tokens one evaluation reads. row: tokens of a sample on average;
-    filler: share of the places that hold none, where rows are packed. trained: share of the parameters that learn, and the blocks through which gradients go.
-    fingerprint: of the data; a resumed run whose data changed is refused.
-    """
-
-    settings: Training
-    config: ModelConfig | BigramConfig
-    network: Callable[[], nn.Module]
-    tokenizer: Tokenizer
-    source: Source
-    loss: Loss
-    evaluate: Callable[[nn.Module, int], Scored] | None
-    sample: Callable[[nn.Module], str] | None
-    counts: tuple[int, int]
-    look: float
-    fingerprint: str
-    lengths: np.ndarray | None = None
-    row: float | None = None
-    filler: float = 0.0
-    trained: tuple[float, int | None] = (1.0, None)
-    compiles: bool = True
-    sources: list[str] = field(default_factory=list)
-    card: dict[str, Any] = field(default_factory=dict)
-
 
 Prepare = Callable[[Any, Path, Machine], Task]
 
@@ -111,8 +75,6 @@ def _dry_run(settings: Training, prepare: Prepare) -> Preflight:
 
 def _ready(asked: Training, out: Path, planned: int, prepare: Prepare) -> tuple[Job, Preflight, Settled]:
     """Everything up to the first step: the stage's task, machine, decisions, model; nothing in it trains."""
-    from groundup.stages import setup as setups  # it reads `Task`
-
     started = time.monotonic()
     trackers.check(asked.tracker)
     plans.check_budget(asked)
@@ -141,7 +103,7 @@ def _ready(asked: Training, out: Path, planned: int, prepare: Prepare) -> tuple[
     return _job(task, decided, setup, plan, machine=machine), checks, decided
 
 
-def _job(task: Task, settings: Settled, setup: Any, plan: Plan, *, machine: Machine) -> Job:
+def _job(task: Task, settings: Settled, setup: Setup, plan: Plan, *, machine: Machine) -> Job:
     """Put together what `fit` is told."""
     evaluate = None if task.evaluate is None else partial(_evaluated, evaluate=task.evaluate, rows=plan.micro_batch)
     return Job(

@@ -23,8 +23,9 @@ from groundup.settings import Pretrain
 from groundup.stages import corpus
 from groundup.stages import start as starts
 from groundup.stages.corpus import Corpus
-from groundup.stages.launch import Task, describe, launch
+from groundup.stages.launch import describe, launch
 from groundup.stages.start import Start
+from groundup.stages.task import Task
 from groundup.train import run as runs
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight

@@ -20,7 +20,7 @@ from groundup.errors import SettingsError, UserError
 from groundup.losses import Loss
 from groundup.machine import Machine
 from groundup.settings import Settled, Training
-from groundup.stages.launch import Task
+from groundup.stages.task import Task
 from groundup.train import compiling, memory, timing
 from groundup.train import plan as plans
 

@@ -28,6 +28,7 @@ from groundup.model.lora import LoraConfig
 from groundup.settings import Tuning
 from groundup.stages import launch as launches
 from groundup.stages import start as starts
+from groundup.stages import task as tasks
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
 from groundup.train.job import Fitted, Scored
@@ -38,7 +39,7 @@ ROWS = 1024  # tokens of a row at most, where nobody says how many
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a tuning stage brings; see `launch.Task`.
+    """What a tuning stage brings; see `task.Task`.
 
     lengths (n,): tokens of each row. evaluate(model, rows at once).
     """
@@ -79,7 +80,7 @@ def run(settings: Tuning, prepare: Prepare) -> tuple[Preflight, Fitted | None]:
     return launches.launch(settings, partial(_task, prepare=prepare))
 
 
-def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> launches.Task:
+def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> tasks.Task:
     """The stage's task as `launch` wants it: what differs between stages was said, the rest follows from it."""
     task = prepare(asked, out, machine)
     longest = int(task.lengths.max())
@@ -88,7 +89,7 @@ def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> la
     share = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad) / total
     context = asked.context or min(models.config_of(task.model).context, ROWS)
     filler = float(getattr(task.source, "filler", 0.0))  # of packed rows
-    return launches.Task(
+    return tasks.Task(
         settings=asked.replace(context=context),
         config=config,
         network=lambda: task.model,

@@ -1,7 +1,7 @@
 """Telling spam from ham: a language model learns to put a text into a class.
 
-Enters: text messages that people have labelled. Leaves: a model whose head has as many outputs as there are classes, and
-says which one a message belongs to.
+Enters: text messages that people have labelled. Leaves: a model with a head of one output for each class, which says
+where a message belongs.
 Follows: book 6.1 to 6.8, exercises 6.1 to 6.3; notes 6.1 to 6.8.
 In the library: groundup.text.labelled (reading, balancing, dividing), groundup.batches.labelled, groundup.model.heads,
 groundup.losses.classification, groundup.evaluate.classes, and groundup.stages.classify: `groundup classify`, `predict`.
@@ -42,12 +42,12 @@ from groundup.tokens.tokenizer import Tokenizer
 # %% [markdown]
 # # Two ways to tune
 # A model that has read much can be taught two things. To follow instructions: it stays a writer, and learns to write
-# what is asked for (a later rung). Or to tell classes apart, spam from ham, one language from another: it stops writing,
-# and says one of a few words. The second is narrower, and needs fewer examples and less computing.
+# what is asked for (a later rung). Or to tell classes apart, spam from ham, one language from another: it stops
+# writing, and says one of a few words. The second is narrower, and needs fewer examples and less computing.
 #
 # # Messages
-# 5,574 of them, seven in eight harmless. A classifier that always says "ham" is right in 87 % of them and of no use, so
-# the book keeps as many ham as there is spam. (The notes would also write everything in small letters and strip
+# 5,574 of them, seven in eight harmless. A classifier that always says "ham" is right in 87 % of them and of no use,
+# so the book keeps as many ham as there is spam. (The notes would also write everything in small letters and strip
 # punctuation. Do not: the tokenizer has ids for capitals and for "!!!", and they tell spam better than most words.)
 
 # %%
@@ -68,10 +68,10 @@ assert Counter(row.label for row in balanced(messages, 123)) == {"ham": 747, "sp
 assert Counter(row.label for row in labelled.undersampled(messages, 123)) == {"ham": 747, "spam": 747}
 
 # %% [markdown]
-# Seven tenths to learn from, one to choose by, two to report on once. Some messages were sent more than once. If one copy
-# is learnt and the other tested, the test asks for what was learnt by heart: the library removes repeats before it
-# divides. To get the book's figures one must keep them, read the file as pandas does (a quote that opens one message may
-# close in the next: 5,572 rows), and draw as pandas draws. `labelled.book` does.
+# Seven tenths to learn from, one to choose by, two to report on once. Some messages were sent more than once. If one
+# copy is learnt and the other tested, the test asks for what was learnt by heart: the library removes repeats before
+# it divides. To get the book's figures one must keep them, read the file as pandas does (a quote that opens one
+# message may close in the next: 5,572 rows), and draw as pandas draws. `labelled.book` does.
 
 # %%
 parts = labelled.book("sms-spam")
@@ -84,8 +84,8 @@ assert not {row.text for row in split.test} & {row.text for row in split.train}
 
 # %% [markdown]
 # # Equal lengths
-# A batch is a rectangle. Long messages are cut, short ones filled up to the longest of the training part. The book fills
-# with the end-of-text token. The notes fill with id 0, and id 0 is no filler: it is an exclamation mark.
+# A batch is a rectangle. Long messages are cut, short ones filled up to the longest of the training part. The book
+# fills with the end-of-text token. The notes fill with id 0, and id 0 is no filler: it is an exclamation mark.
 
 # %%
 tokenizer = tokens.gpt2()
@@ -113,13 +113,15 @@ assert inputs.shape == (8, longest) and classes.shape == (8,) and longest == 120
 
 # %% [markdown]
 # # Which state is read
-# Every token has looked at those before it, so only the last one has read the whole message: its state is judged. Which
-# is the last? The notes take place -1. Behind a filled message that is filler, and its state depends on how much filler
-# there is. Their model is trained so, and their `classify_text` then asks it without any filler: a place of a kind it
-# was never trained on. Read the state of the last REAL token, and filler changes nothing, whatever its id and amount.
+# Every token has looked at those before it, so only the last one has read the whole message: its state is judged.
+# Which is the last? The notes take place -1. Behind a filled message that is filler, and its state depends on how much
+# filler there is. Their model is trained so, and their `classify_text` then asks it without any filler: a place of a
+# kind it was never trained on. Read the state of the last REAL token, and filler changes nothing, whatever its id and
+# amount.
 
 # %%
 small = build(from_name("gpt2", width=48, layers=2, heads=2, context=128), seed=1).eval()
+torch.manual_seed(123)
 judge = nn.Linear(48, 2)
 
 
@@ -142,9 +144,10 @@ torch.testing.assert_close(alike, alike[:1].expand(4, -1), atol=2e-4, rtol=0)
 
 # %% [markdown]
 # # A new head, and what may learn
-# The head for the next token has 50,257 outputs; two are wanted. A matrix of 768 x 2 and two biases take its place, drawn
-# at random. Everything else is frozen, but the last block and the last norm: they have the most to do with what is said,
-# and the least with how English is read. (On the meta device tensors have a shape and no numbers: counting is free.)
+# The head for the next token has 50,257 outputs; two are wanted. A matrix of 768 x 2 and two biases take its place,
+# drawn at random. Everything else is frozen, but the last block and the last norm: they have the most to do with what
+# is said, and the least with how English is read. (On the meta device tensors have a shape and no numbers: counting is
+# free.)
 
 
 # %%
@@ -172,8 +175,9 @@ assert learning(train_only(large, "last-block")) == chosen  # the library's own
 
 # %% [markdown]
 # # Loss and accuracy
-# Accuracy is what one wants to know: how often the largest logit is that of the right class. But it moves in jumps, and a
-# jump has no slope. So cross-entropy is learnt from, -log of the probability of the right class, as for the next token.
+# Accuracy is what one wants to know: how often the largest logit is that of the right class. But it moves in jumps,
+# and a jump has no slope. So cross-entropy is learnt from, -log of the probability of the right class, as for the next
+# token.
 
 
 # %%
@@ -197,9 +201,9 @@ assert numbers["correct"].item() == round(3 * accuracy_of(logits, classes)) == 2
 
 # %% [markdown]
 # # Training, small and for real
-# A model of a hundred thousand numbers, new to everything, and the notes that people of a small harbour town leave at the
-# town hall, each for one of five desks. One note in five can only be told by the order of its words: "forget the lost
-# key, and think of the parcel". Four times through them takes seconds.
+# A model of a hundred thousand numbers, new to everything, and the notes that people of a small harbour town leave at
+# the town hall, each for one of five desks. One note in five can only be told by the order of its words: "forget the
+# lost key, and think of the parcel". Four times through them takes seconds.
 
 # %%
 notes = labelled.split(labelled.deduplicated(labelled.read("harbor-messages:1500:1")).rows, seed=1)
@@ -277,12 +281,25 @@ for text in ("How many stamps does a postcard to the mill need?", "Please keep t
     print(f"{said[text][0]} ({said[text][1]:.2f}): {text}")
 
 # %% [markdown]
+# ## Exercises 6.1 to 6.3
+# Each is a flag of `groundup classify`. More filler than needed (6.1, `--context 1024`) costs time and, where filler
+# is read as text, accuracy. All weights learning (6.2, `--train all`) gains about a percent. The first token instead
+# of the last (6.3, `--pooling first`) has read nothing but itself: texts that begin alike cannot be told apart.
+
+# %%
+blind = Classifier(small, HeadConfig(("ham", "spam"), pooling="first"), seed=1).eval()
+with torch.no_grad():
+    two = [blind(torch.tensor([tokenizer.encode(text)])) for text in ("You won a prize!", "You are late again")]
+torch.testing.assert_close(two[0], two[1])
+
+# %% [markdown]
 # # With OpenAI's weights
 # The book starts from GPT-2 124M and reaches 97.21, 97.32 and 95.67 % on its three parts. Put the seven files into
-# `$GROUNDUP_DATA/gpt2-124M` (the rung of OpenAI's weights says where they are) and run this rung again: about two hours on
-# two cores. The figures depend on the order of the batches, so they are computed here with torch's loaders and seeds, and
-# everything that draws from torch's generator comes in the order of the book, evaluations too. Then the library does the
-# same in an order of its own: `groundup classify gpt2 --data sms-spam --protocol book --out runs/spam`.
+# `$GROUNDUP_DATA/gpt2-124M` (the rung of OpenAI's weights says where they are) and run this rung again: about two
+# hours on two cores. The figures depend on the order of the batches, so they are computed here with torch's loaders
+# and seeds, and everything that draws from torch's generator comes in the order of the book, evaluations too. Then the
+# library does the same in an order of its own: `groundup classify gpt2 --data sms-spam --protocol book --out
+# runs/spam`.
 
 
 # %%
@@ -343,9 +360,9 @@ def the_books_run(trunk: nn.Module, parts: Split, *, epochs: int = 5) -> dict[st
 
 
 def by_the_library(weights: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    """`groundup classify WEIGHTS --protocol book`: its accuracies, and what it says of the two messages of the notes."""
+    """`groundup classify WEIGHTS --protocol book`: accuracies, and what it says of the two messages of the notes."""
     result = classify(model=str(weights), protocol="book", out=out, **changes)
-    loaded = folder.load(out)
+    loaded = folder.load(out / "best", classifier=True)
     kept = Reading.from_card(loaded.card, loaded.tokenizer, context=loaded.model.config.context)
     asked = ("You won a $1000 cash prize!", "Hey, are we still meeting for dinner?")
     found = {text: predict(loaded.model, kept, loaded.tokenizer, text)[0] for text in asked}
