@@ -26,11 +26,9 @@ STATES = {
     "needs-weights": "comes true once OpenAI's weights are there; what can be checked without them is",
     "needs-gpu": "comes true on a machine with a GPU",
     "needs-judge": "comes true with a language model that judges",
-    "not yet (part 4)": "weights in, weights out",
-    "not yet (part 5)": "chapters 6 and 7: fine-tuning",
     "not yet (part 6)": "chapter 8: preferences",
 }
-LATER = "CIR"  # chapters 6 to 8, the only ones in which a row may wait for a later part
+LATER = "R"  # chapter 8, the only one in which a row may wait for a later part
 ROWS_OF_TEST = re.compile(r"([A-Z]\d\d(?:, [A-Z]\d\d)*):")  # "A08, A09: the rows are equal."
 HEAD = """# What works
 

@@ -24,6 +24,7 @@ from groundup.text.entries import messages_of
 HARBOR = "harbor-questions"
 HARBOR_COUNT = 2_000  # conversations
 HELD_OUT = 0.15  # share of harbor's conversations made of triples that no other conversation knows
+MOST_HELD_OUT = 300  # of them at most: each look at them costs time, and more would measure nothing better
 BOOK = (0.85, 0.10)  # training and test; what is left is for validation (Raschka 2024, section 7.2)
 
 
@@ -187,7 +188,7 @@ def _harbor(name: str) -> Iterator[Conversation]:
     count, seed = (*map(int, numbers), *(HARBOR_COUNT, 0)[len(numbers) :])
     if not count:
         raise DataError(f"'{name}' asks for no questions", f"write {HARBOR}:{HARBOR_COUNT}, for example")
-    kept = round(count * HELD_OUT)
+    kept = min(round(count * HELD_OUT), MOST_HELD_OUT)
     parts: tuple[tuple[Literal["train", "test"], int], ...] = (("train", count - kept), ("test", kept))
     for part, share in parts:
         for number, entry in enumerate(questions.conversations(seed, share, split=part)):

@@ -1,18 +1,22 @@
-"""Questions about a scene that the prompt tells: who has what, who is where, in the harbour town, each with one answer.
+"""Questions about a scene that the prompt tells, in the harbour town, each with exactly one answer.
 
 In: a seed. Out: `questions` (a `Question` each: scene, question, answer, what it is about), `conversations` (the same
 as messages for `groundup instruct`) and what guessing without reading reaches (`by_majority`, `by_copying_the_last`).
 
-A scene puts three or four neighbours somewhere with something in their hands. None of it agrees with the standing
-world: nobody holds their own treasure or stands where they are usually found, so no answer can be known by heart. Each
+Two kinds of scene. In `FINDS`, the default, somebody finds a thing and others have their parts in what comes of it
+(finds.py); questions ask for who, what or where by that part, and a model of a million weights learns to answer them
+from a million tokens. In `HOLDINGS` three or four neighbours are somewhere with something in their hands: every fact
+has the same form, so that answering takes telling alike facts apart. That a model tuned as the demo's does not know.
+
+No answer can be known by heart: nobody finds or holds their own treasure, or does so where they are usually seen. Each
 (name, thing, place) belongs to training or to testing, by a hash that knows no seed; a scene for testing is made of
-such triples alone, so that no fact of it was ever seen in training.
+such triples alone, so that no find and no holding of it was ever seen in training.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count as numbers
@@ -20,7 +24,7 @@ from random import Random
 from typing import Any, Literal
 
 from groundup.errors import DataError, nearest
-from groundup.text.harbor import world
+from groundup.text.harbor import finds, world
 from groundup.text.harbor.plots.plot import pick
 from groundup.text.harbor.plots.town import MORNINGS
 
@@ -28,7 +32,7 @@ Split = Literal["train", "test", "all"]
 Triple = tuple[str, str, str]  # (name, thing, place): ("Mira", "kettle", "mill")
 
 TEST_SHARE = 0.2
-MOST_TURNS = 3  # questions about one scene of `conversations`
+TURNS = 4  # questions about one scene of `conversations`
 
 # Each way to say that {N} has {O} at the place {P}; with {G}, that it came from a neighbour who is not there.
 TOLD = (
@@ -44,9 +48,8 @@ GIVEN = (
     "{N} is {at P} and has the {O} from {G}.",
 )
 
-# family -> question, answer, and the letter whose value is asked for. Every answer first says again what it is about:
-# the rest can then be found by what was just said, without carrying the question along.
-FAMILIES = {
+# family -> question, answer, and the letter whose value is asked for; see finds.FAMILIES, which are made alike.
+HOLDINGS = {
     "who has it": ("Who has the {O}?", "The {O} is with {N}.", "N"),
     "what is in hand": ("What does {N} have?", "{N} has the {O}.", "O"),
     "where is the neighbour": ("Where is {N}?", "{N} is {at P}.", "P"),
@@ -55,7 +58,9 @@ FAMILIES = {
     "what is there": ("What is {at P}?", "{At P} is the {O}.", "O"),
     "who gave it": ("Who gave {N} the {O}?", "{N} has the {O} from {G}.", "G"),
 }
-SLOT = re.compile(r"\{(?:(at|At) )?([NOPG])\}")
+FINDS = finds.FAMILIES
+FAMILIES = FINDS | HOLDINGS
+WHO, WHAT, WHERE = "NGBC", "OXY", "PQW"  # the letters that stand for names, things and places
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,12 @@ class Holding:
         >>> Holding("Mira", "kettle", "mill").say("{At P} sits {N} with the {O}.")
         'At the mill sits Mira with the kettle.'
         """
-        return SLOT.sub(lambda found: world.surface(self.value(found[2]), found[1] or ""), pattern)
+        return finds.fill(pattern, self.roles)
 
-    def value(self, letter: str) -> str:
-        """The value that a letter of a pattern stands for."""
-        return {"N": self.name, "O": self.thing, "P": self.place, "G": self.giver}[letter]
+    @property
+    def roles(self) -> dict[str, str]:
+        """The value of each letter of a pattern."""
+        return {"N": self.name, "O": self.thing, "P": self.place, "G": self.giver}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Question:
 
 
 def questions(
-    seed: int, count: int | None = None, *, first: int = 0, split: Split = "all", families: Iterable[str] = FAMILIES
+    seed: int, count: int | None = None, *, first: int = 0, split: Split = "all", families: Iterable[str] = FINDS
 ) -> Iterator[Question]:
     """Questions number `first`, `first` + 1 ... of the stream `seed`, each about a scene of its own.
 
@@ -125,12 +131,9 @@ def questions(
 
     >>> one = next(questions(seed=3, split="test"))
     >>> print(one.scene)
-    The duckling is in the town hall, and Lars has it. Hugo went to the steps with the spoon. Rosa has the seal and
-    sits in the bakery.
     >>> one.question, one.answer
-    ('Who is on the steps?', 'On the steps is Hugo.')
     """
-    for asked in _asked(seed, count, first=first, split=split, families=families, turns=lambda rng: 1):
+    for asked in _asked(seed, count, first=first, split=split, families=families, turns=1):
         yield asked[0]
 
 
@@ -139,24 +142,21 @@ def conversations(
     count: int | None = None,
     *,
     split: Split = "all",
-    families: Iterable[str] = FAMILIES,
+    families: Iterable[str] = FINDS,
     turns: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Questions as {"messages", "kind", "about"}: conversations of `turns` questions about one scene.
 
-    By default a test has one question each, all else one to `MOST_TURNS`: whoever reads a scene may ask more than once.
-    `kind` and `about` are of the last question, whose answer ends the conversation. Raises DataError as `questions`.
+    By default a test has one question each, all else `TURNS`: a scene that was read once is then learnt from four times.
+    No question is put twice; `families` that leave fewer give shorter conversations. `kind` and `about` are of the last
+    question, whose answer ends the conversation. Raises DataError as `questions`.
 
     >>> found = next(conversations(seed=7, split="test"))
-    >>> [message["role"] for message in found["messages"]], found["kind"] in FAMILIES
+    >>> [message["role"] for message in found["messages"]], found["kind"] in FINDS
     (['user', 'assistant'], True)
     """
-    most = turns or (1 if split == "test" else MOST_TURNS)
-
-    def drawn(rng: Random) -> int:
-        return turns or 1 + int(rng.random() * most)
-
-    for asked in _asked(seed, count, first=0, split=split, families=families, turns=drawn):
+    most = turns or (1 if split == "test" else TURNS)
+    for asked in _asked(seed, count, first=0, split=split, families=families, turns=most):
         messages = asked[0].messages()
         for more in asked[1:]:
             messages += [{"role": "user", "content": more.question}, {"role": "assistant", "content": more.answer}]
@@ -216,7 +216,8 @@ def by_copying_the_last(asked: Sequence[Question]) -> float:
 def _last_mentioned(question: Question) -> str:
     """The last value of the kind that is wanted."""
     names = tuple(each.name for each in world.PEOPLE)
-    values = {"N": names, "G": names, "O": things(), "P": tuple(world.PLACES)}[FAMILIES[question.kind][2]]
+    letter = FAMILIES[question.kind][2]
+    values = names if letter in WHO else things() if letter in WHAT else tuple(world.PLACES)
     return re.findall(rf"\b(?:{'|'.join(values)})\b", question.scene)[-1]
 
 
@@ -227,16 +228,18 @@ def _asked(
     first: int,
     split: Split,
     families: Iterable[str],
-    turns: Callable[[Random], int],
+    turns: int,
 ) -> Iterator[list[Question]]:
     """The questions of one scene after the other."""
     wanted = _known(split, families)
     for index in numbers(first) if count is None else range(first, first + count):
         rng = Random(f"harbor questions {seed} {index}")
         kind = pick(rng, wanted)
-        scene = _scene(rng, split, giver=FAMILIES[kind][2] == "G")
-        text = _told(rng, scene)
-        yield _about(rng, scene, text, kinds=(kind, wanted), turns=turns(rng))
+        if kind in FINDS:
+            yield _about_a_find(rng, split, kinds=(kind, wanted), turns=turns)
+        else:
+            scene = _scene(rng, split, giver=FAMILIES[kind][2] == "G")
+            yield _about_holdings(rng, scene, kinds=(kind, wanted), turns=turns)
 
 
 def _known(split: str, families: Iterable[str]) -> tuple[str, ...]:
@@ -278,21 +281,32 @@ def _told(rng: Random, scene: Sequence[Holding]) -> str:
     return " ".join(sentences)
 
 
-def _about(
-    rng: Random, scene: Sequence[Holding], text: str, *, kinds: tuple[str, Sequence[str]], turns: int
+def _about_a_find(rng: Random, split: Split, *, kinds: tuple[str, Sequence[str]], turns: int) -> list[Question]:
+    """Different questions about a scene of its own; the first has the kind kinds[0], the others any of kinds[1]."""
+    first, wanted = kinds
+    find = finds.tell(rng, pick(rng, triples(split)))
+    others = [kind for kind in wanted if kind in FINDS and kind != first]
+    return [_question(find.text, find, kind, (find.triple,)) for kind in [first, *finds.shuffled(rng, others)][:turns]]
+
+
+def _about_holdings(
+    rng: Random, scene: Sequence[Holding], *, kinds: tuple[str, Sequence[str]], turns: int
 ) -> list[Question]:
     """Different questions about a scene; the first has the kind kinds[0] and is about the first fact."""
-    kind, wanted = kinds
-    found = [_question(scene, text, scene[0], kind)]
-    open_ = [(holding, other) for holding in scene for other in wanted if holding.giver or FAMILIES[other][2] != "G"]
-    open_.remove((scene[0], kind))
-    while open_ and len(found) < turns:
-        holding, other = open_.pop(int(rng.random() * len(open_)))
-        found.append(_question(scene, text, holding, other))
-    return found
+    first, wanted = kinds
+    text, told = _told(rng, scene), tuple(each.triple for each in scene)
+    open_ = [
+        (holding, kind)
+        for holding in scene
+        for kind in wanted
+        if kind in HOLDINGS and (holding.giver or HOLDINGS[kind][2] != "G")
+    ]
+    open_.remove((scene[0], first))
+    asked = [(scene[0], first), *finds.shuffled(rng, open_)][:turns]
+    return [_question(text, holding, kind, told) for holding, kind in asked]
 
 
-def _question(scene: Sequence[Holding], text: str, holding: Holding, kind: str) -> Question:
+def _question(text: str, about: finds.Find | Holding, kind: str, told: tuple[Triple, ...]) -> Question:
     asked, answer, letter = FAMILIES[kind]
-    triples = tuple(each.triple for each in scene)
-    return Question(text, holding.say(asked), holding.say(answer), holding.value(letter), kind, holding.triple, triples)
+    question, right = finds.fill(asked, about.roles), finds.fill(answer, about.roles)
+    return Question(text, question, right, about.roles[letter], kind, about.triple, told)
