@@ -130,6 +130,16 @@ def test_restoring_into_a_run_that_goes_on(tmp_path, targets):
     assert [p.requires_grad for p in fresh.parameters()] == [p.requires_grad for p in model.parameters()]
 
 
+def test_restoring_onto_another_base_is_refused(tmp_path):
+    """Every shape fits, and yet the numbers would mean nothing there."""
+    written(tmp_path, adapted(network(), LoraConfig(rank=2, base="runs/base", base_sha256="aa" * 32)))
+    fresh = lora.add(network(), LoraConfig(rank=2, base="runs/base", base_sha256="bb" * 32), seed=77)
+    before = state(fresh)
+    with pytest.raises(CheckpointError, match=r"runs/base has changed since .* was aaaaaaaaaaaa\.\.\. and is bbbb"):
+        adapters.restore(fresh, tmp_path)
+    assert same(state(fresh), before)
+
+
 def test_restoring_another_network_changes_nothing(tmp_path):
     written(tmp_path, adapted(network()))
     for other in (LoraConfig(rank=3, alpha=4.5), LoraConfig(rank=2, alpha=4.0), LoraConfig(2, 3.0, targets=("up",))):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from groundup import cli, tokens
 from groundup.checkpoint import folder
 from groundup.commands import chat
 from groundup.errors import DataError, SettingsError
+from groundup.generate import chat as chats
 from groundup.generate.chat import answers, ending, template_of, with_tokens_of
 from groundup.model import ModelConfig, build
 from groundup.settings import Chat
@@ -117,7 +119,12 @@ def test_commands(chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         (["/sav talk"], "there is no command /sav\n  -> did you mean '/save'?"),
         (["/save"], "/save needs the name of a file"),
         (["/save new.jsonl"], "there is nothing to save yet"),
-        (["hi", "/save HERE/there.txt"], "exists already"),
+        (["hi", "/save HERE/there.jsonl"], "exists already"),
+        (["hi", "/save HERE/there"], "say /save HERE/there.jsonl"),
+        (["hi", "/save HERE/new.json"], "would hold JSONL under another name"),
+        (["hi", "/save ~nosuchuser/talk.jsonl"], "cannot write '~nosuchuser/talk.jsonl'"),
+        (["hi", "/save HERE/a\0b.jsonl"], "cannot write"),
+        (["hi", f"/save HERE/{'a' * 300}.jsonl"], "cannot write"),
         (["a" * 500], "tokens with what the template adds, the context is 192"),
         (["é"], "é"),
     ],
@@ -125,8 +132,8 @@ def test_commands(chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_mistakes_end_a_script_and_are_told_in_a_terminal(
     chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, lines: list[str], message: str
 ):
-    (tmp_path / "there.txt").write_text("precious", encoding="utf-8")
-    lines = [line.replace("HERE", str(tmp_path)) for line in lines]
+    (tmp_path / "there.jsonl").write_text("precious", encoding="utf-8")
+    lines, message = [line.replace("HERE", str(tmp_path)) for line in lines], message.replace("HERE", str(tmp_path))
     piped(monkeypatch, *lines, "and then?")
     assert cli.main(["chat", str(chatty), "--max-tokens", "3", "--threads", "1"]) == 2
     assert message in capsys.readouterr().err
@@ -134,7 +141,28 @@ def test_mistakes_end_a_script_and_are_told_in_a_terminal(
     result = chat.run(settings(chatty, max_tokens=3))
     assert message in capsys.readouterr().err
     assert result.messages[-2]["content"] == "and then?"
-    assert (tmp_path / "there.txt").read_text(encoding="utf-8") == "precious"
+    assert (tmp_path / "there.jsonl").read_text(encoding="utf-8") == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["there.jsonl"]
+
+
+def test_a_turn_that_got_no_words_is_not_saved(chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """A model that ends at once: its answer is "", which no file of conversations has room for."""
+    real = chats.Chat._pieces
+
+    def pieces(self: chats.Chat, ids: list[int]) -> Iterator[str]:
+        if self.messages:  # all but the first
+            self.finish = "end"
+            return
+        yield from real(self, ids)
+
+    monkeypatch.setattr(chats.Chat, "_pieces", pieces)
+    file = tmp_path / "talk.jsonl"
+    piped(monkeypatch, "one", "two", f"/save {file}")
+    result = chat.run(settings(chatty))
+    assert [message["content"] for message in result.messages[2:]] == ["two", ""]
+    [saved] = conversations.read(file)
+    assert [message["content"] for message in saved.messages] == ["one", expected(chatty, ("user", "one"))]
+    assert "got no words for an answer: 1" in capsys.readouterr().err
 
 
 def test_what_was_saved_in_this_session_may_be_saved_again(chatty: Path, tmp_path: Path, monkeypatch):

@@ -10,17 +10,18 @@ from groundup.commands import demo, demo_questions
 from groundup.commands.demo_questions import Answered, Example
 from groundup.errors import SettingsError
 from groundup.settings import Demo
-from groundup.text.harbor.questions import Question
+from groundup.text import conversations
+from groundup.text.harbor.questions import Question, questions
 
 ANSWERED = Answered(
     out=Path("runs/demo/questions"),
     asked=200,
     right=190,
-    by_kind={"who has it": 0.99, "who gave it": 0.91},
+    by_kind={"who found it": 0.99, "who keeps it": 0.91},
     majority=0.125,
     copy_last=0.3,
     examples=[
-        Example("A scene.\n\nWho has the key?", "Odo.", "Odo."),
+        Example("A scene.\n\nWho keeps the key now?", "Odo keeps it.", "Odo keeps it."),
         Example("Where?", "At the mill.", "On the pier."),
     ],
     seconds=101.4,
@@ -34,11 +35,11 @@ def half_right(out: Path, asked: list[Question], *, threads: int | None) -> list
 
 def test_the_page_shows_answers_and_what_guessing_reaches() -> None:
     page = "\n".join(demo_questions.lines(ANSWERED))
-    assert "A scene.\n\nWho has the key?\n  -> Odo.\n" in page
+    assert "A scene.\n\nWho keeps the key now?\n  -> Odo keeps it.\n" in page
     assert "-> At the mill.   (wrong: On the pier.)" in page
     assert "190 of 200 questions (95.0 %) answered exactly" in page
     assert "the usual answer 12.5 %, the last one mentioned 30.0 %" in page
-    assert "hardest: who gave it, 91 %" in page
+    assert "hardest first: who keeps it 91 %, who found it 99 %" in page
 
 
 def test_answers_are_counted_in_all_and_by_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -49,7 +50,12 @@ def test_answers_are_counted_in_all_and_by_kind(monkeypatch: pytest.MonkeyPatch,
     assert (found.asked, found.right) == (100, 50)
     assert all(0 < share < 1 for share in found.by_kind.values())
     assert found.majority < 0.5 and found.copy_last < 0.5
-    assert [each.answer == each.expected for each in found.examples] == [True, False, True]
+    asked = list(questions(3, 100, split="test"))
+    shown = [next(each for each in asked if each.prompt == example.prompt) for example in found.examples]
+    assert len({each.kind for each in shown}) == demo_questions.SHOWN and shown[0] == asked[0]
+    for each, example in zip(shown, found.examples, strict=True):
+        right = asked.index(each) % 2 == 0
+        assert (example.expected, example.answer) == (each.answer, each.answer if right else "")
     assert tuned[0].model == str(tmp_path) and tuned[0].out == found.out == tmp_path / "questions"
 
 
@@ -57,6 +63,12 @@ def test_tuning_sees_no_question_of_the_test() -> None:
     """What the demo asks is made apart; the stage must not keep a test share of the training data for nothing."""
     recipe = demo_questions.recipe(Demo(seed=5))
     assert recipe.data == [f"harbor-questions:{demo_questions.ROWS}:5"] and recipe.test == 0
+    rows = conversations.read(recipe.data[0])
+    learnt = {row.messages[0]["content"].partition("\n\n")[0] for row in rows if not row.held_out}
+    assert not learnt & {each.scene for each in questions(5, 200, split="test")}
+    parts = conversations.split(rows, validation=recipe.validation, test=recipe.test, seed=5)
+    assert len(parts.valid) == 300 and not parts.test  # what is held out, and no more than measures well
+    assert 5_900 <= len(parts.train) <= 6_000
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

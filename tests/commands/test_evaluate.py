@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,12 +208,27 @@ def test_answers_by_kind(fluent_folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert cli.main([*words, "--max-tokens", "5", "--dtype", "fp32", "--out", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [kind["kind"] for kind in found["kinds"]] == ["", "what", "who"] and found["chat"] is False
+    assert found["unfinished"] == found["kinds"][0]["unfinished"] and found["cut"] == 0
     assert found["kinds"][0]["questions"] == 3 and found["kinds"][1]["contained"] <= 0.5
     graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     expected = [generate_text(*_open(fluent_folder), row["prompt"], max_tokens=5, temperature=0) for row in rows]
     assert [row["answer"] for row in graded] == expected and graded[1]["right"] == ["Hühner", "Hennen"]
     assert cli.main([*words, "--limit", "1", "--dtype", "fp32"]) == 0
     assert "questions      1, asked by continuing the question (no chat template)" in capsys.readouterr().out
+
+
+def test_answers_that_had_no_room_are_told(fluent_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The context is 32: of two prompts one is longer by far; two tokens are no end of a line."""
+    path, out = tmp_path / "asked.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": "Ein Fuchs, zwei " * 20 + "Ein", "answer": "Fuchs"}, {"prompt": "Ein", "answer": "Fuchs"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["evaluate", "--threads", "1", str(fluent_folder), "--task", "answers", "--data", str(path)]
+    assert cli.main([*words, "--max-tokens", "2", "--dtype", "fp32", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "cut            1 questions with answers outgrew the context" in said
+    assert "unfinished     2 answers reached the longest length (--max-tokens)" in said
+    graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(row["cut"], row["unfinished"]) for row in graded] == [(True, True), (False, True)]
 
 
 def _open(path: Path) -> tuple:
@@ -255,6 +271,39 @@ def test_labels_are_those_of_the_classifier_itself(
     assert "1 rows are longer than what the classifier reads" in capsys.readouterr().out
 
 
+def test_a_classifier_of_pairs_gets_its_pairs(
+    classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """What it says of two texts is not what it says of one; without the second it is refused, by flags known here."""
+    loaded = folder.load(classifier_folder, classifier=True)
+    card = {"settings": {"pair_field": "answer"}}
+    folder.save_model(tmp_path / "pairs", loaded.model, loaded.tokenizer, card=card)
+    path, out = tmp_path / "pairs.csv", tmp_path / "out.jsonl"
+    path.write_text("body,second,label\nEin,Fuchs,fox\nHuhn,drei,bird\n", encoding="utf-8")
+    words = ["evaluate", "--threads", "1", str(tmp_path / "pairs"), "--task", "labels", "--data", str(path)]
+    words += ["--field", "body", "--out", str(out)]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "taught with pairs" in said and "-> name the column of the second text: --pair-field" in said
+    assert cli.main([*words, "--pair-field", "second"]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(row["text"], row["pair"], row["truth"]) for row in rows] == [
+        ("Ein", "Fuchs", "fox"),
+        ("Huhn", "drei", "bird"),
+    ]
+
+
+def test_advice_names_the_flags_of_this_command(
+    classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "labels.csv"
+    path.write_text("texts,label\nEin Fuchs,fox\n", encoding="utf-8")
+    words = ["evaluate", "--threads", "1", str(classifier_folder), "--task", "labels", "--data", str(path)]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "--field" in said and "--text-field" not in said
+
+
 def test_an_unknown_label_is_named(classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "labels.csv"
     path.write_text("text,label\nEin Fuchs,foks\n", encoding="utf-8")
@@ -278,8 +327,14 @@ def test_an_unknown_label_is_named(classifier_folder: Path, tmp_path: Path, caps
         (["CLASSES", "--task", "choices", "--data", "ITEMS"], "is a classifier (bird, fox)"),
         (["CLASSES", "--data", "TEXT"], "is a classifier (bird, fox)"),
         (["MODEL", "--lm-eval", "arc_easy", "--data", "TEXT"], "--lm-eval brings its own questions, and --data"),
+        (["MODEL", "--data", "TEXT", "--pair-field", "b"], "--pair-field means nothing for --task text"),
         (["CLASSES", "--task", "labels", "--data", "ROWS", "--limit", "1"], "--limit means nothing for --task labels"),
         (["MODEL", "--lm-eval", "arc_easy", "--out", "x"], "--out means nothing for --lm-eval"),
+        (["MODEL", "--task", "choices", "--data", "ITEMS", "--field", "x"], "--field means nothing for --task choices"),
+        (["MODEL", "--lm-eval", "arc_easy", "--field", "x"], "--field means nothing for --lm-eval"),
+        (["MODEL", "--task", "answers", "--data", "ITEMS", "--batch", "1"], "--batch means nothing for --task answers"),
+        (["CLASSES", "--task", "labels", "--data", "ROWS", "--label-field", ""], "--label-field is empty"),
+        (["CLASSES", "--task", "labels", "--data", "ROWS", "--field", ""], "no column ''"),
     ],
 )
 def test_mistakes_with_tasks_are_told(
@@ -313,10 +368,13 @@ def test_figures_of_lm_eval_are_shown(
 ):
     scores = [TaskScore("arc_easy", "acc", 0.25, 0.05, 76), TaskScore("arc_easy", "acc_norm", 0.5, None, 76)]
     monkeypatch.setattr(harness, "available", lambda: None)
-    monkeypatch.setattr(harness, "adapter", lambda *args, **more: "lm")
-    monkeypatch.setattr(harness, "run", lambda lm, tasks, limit: scores if (lm, limit) == ("lm", 76) else [])
+    lm = SimpleNamespace(cut=3, unfinished=0)
+    monkeypatch.setattr(harness, "adapter", lambda *args, **more: lm)
+    monkeypatch.setattr(harness, "run", lambda asked, tasks, limit: scores if (asked, limit) == (lm, 76) else [])
     words = ["evaluate", "--threads", "1", str(model_folder), "--lm-eval", "arc_easy", "--limit", "76"]
     assert cli.main(words) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "arc_easy  acc       0.2500 +- 0.0500  (76 items)"
     assert said[1] == "arc_easy  acc_norm  0.5000  (76 items)"
+    assert said[2] == "cut   3 requests were longer than the context and lost their beginning"
+    assert not any("unfinished" in line for line in said)

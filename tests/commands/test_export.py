@@ -5,18 +5,22 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from groundup import cli, tokens
 from groundup.checkpoint import atomic, consumers, folder
+from groundup.checkpoint.identity import weights_hash
 from groundup.commands import export_check
 from groundup.commands.export import Result, _beside, _next, _place, run, show
 from groundup.commands.export_check import PROBES, Check, passages, probes, texts
 from groundup.errors import CheckpointError, SettingsError, TokenizerError
 from groundup.evaluate.agreement import Agreement
-from groundup.model import BigramConfig, ModelConfig, build
+from groundup.model import BigramConfig, ModelConfig, build, lora
+from groundup.model.heads import Classifier, HeadConfig
+from groundup.model.lora import LoraConfig
 from groundup.settings import Export, Generate, Import
 
 TEXT = "the quick brown fox jumps over the lazy dog. é ☃\n"
@@ -136,6 +140,83 @@ def test_an_altered_copy_fails_and_is_kept(
     assert "FAILED   largest difference of a logit" in shown and "at most 1e-04" in shown
     assert f"the file is kept; do not hand it on before you know why: {tmp_path / 'copy'}" in shown
     assert "next" not in shown
+
+
+# --- classifiers -------------------------------------------------------------------------------------------------
+
+
+def classes(path: Path, family: str = "llama", *, seed: int = 3, **head: Any) -> Path:
+    """A classifier whose logits are large and hang on the text."""
+    tokenizer = tokens.train("bpe", [TEXT * 9], vocabulary=280)
+    trunk = build(ModelConfig(family=family, vocabulary=290, context=48, width=32, layers=2, heads=4), seed=6)
+    model = Classifier(trunk, HeadConfig(("ham", "spam", "jam"), **head), seed=seed)
+    for parameter in model.score.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(seed))
+    folder.save_model(path, model, tokenizer, card={"data": "a fox"})
+    return path
+
+
+@needs_transformers
+@pytest.mark.parametrize(("family", "bias"), [("gpt2", True), ("llama", False), ("qwen3", False)])
+def test_a_classifier_is_checked_as_one(tmp_path: Path, family: str, bias: bool):
+    result = ask(classes(tmp_path / "judge", family, bias=bias), to="hf", check=True)
+    assert result.ok and [check.outcome for check in result.checks] == ["passed", "passed"]
+    assert result.checks[1].agreement is not None and result.checks[1].agreement.positions >= 10  # texts
+    assert ("without the bias of the head" in result.checks[1].words) == bias
+    assert result.next[0] == f"groundup predict {tmp_path / 'judge-hf'} --text ..."
+    assert "text-classification" in result.next[1] and "generat" not in " ".join(result.next)
+
+
+@needs_transformers
+def test_an_altered_classifier_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = folder.save_model
+
+    def spoilt(path: Path, model: torch.nn.Module, *rest: object, **more: object) -> None:
+        rows = model.score.weight.data
+        rows[:2] = rows[:2].flip(0)
+        whole(path, model, *rest, **more)
+        rows[:2] = rows[:2].flip(0)
+
+    judge = classes(tmp_path / "judge")
+    monkeypatch.setattr(folder, "save_model", spoilt)
+    result = ask(judge, to="hf", check=True)
+    assert not result.ok and result.checks[1].outcome == "failed" and result.next == []
+
+
+@needs_transformers
+def test_a_head_that_transformers_reads_elsewhere_is_not_compared(tmp_path: Path):
+    result = ask(classes(tmp_path / "judge", pooling="mean"), to="hf", check=True)
+    assert result.ok and result.checks[1].outcome == "not checked" and "'mean'" in result.checks[1].words
+
+
+@needs_transformers
+def test_adapters_of_a_classifier_are_exported_merged_and_checked(tmp_path: Path, model_folder: Path):
+    loaded = folder.load(model_folder)
+    config = LoraConfig(rank=2, base=str(model_folder), base_sha256=weights_hash(model_folder))
+    model = lora.add(Classifier(loaded.model, HeadConfig(("ham", "spam")), seed=2), config, seed=1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(4))
+    folder.save_model(tmp_path / "judge", model, loaded.tokenizer, card={})
+    result = ask(tmp_path / "judge", to="hf", check=True)
+    assert result.ok and [check.outcome for check in result.checks] == ["passed", "passed"]
+    assert (tmp_path / "judge-hf" / "config.json").is_file()
+
+
+def test_of_a_run_that_classifies_the_best_weights_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """They are what test.json and `groundup predict` speak of; a run of another command has its last ones."""
+    out = tmp_path / "run"
+    best = folder.load(classes(out / "best", seed=3), classifier=True).model
+    classes(out / "model", seed=4)
+    (out / "settings.toml").write_text("# groundup classify: the settings of this run\n", encoding="utf-8")
+    result = ask(out, to="hf")
+    taken = folder.load(tmp_path / "run-hf", classifier=True).model
+    assert torch.equal(taken.score.weight, best.score.weight)
+    show(result)
+    assert f"note     the weights are those of {out / 'best'}" in capsys.readouterr().out
+    (out / "settings.toml").write_text("# groundup instruct: the settings of this run\n", encoding="utf-8")
+    again = ask(out, to="hf", out=tmp_path / "last")
+    assert again.model == out / "model" and again.remarks == []
 
 
 # --- tiktoken ----------------------------------------------------------------------------------------------------

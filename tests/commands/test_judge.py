@@ -1,5 +1,6 @@
 """`groundup judge`: from files of answers to a table, a picture and an exit status; the judge is judged first."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,14 +15,15 @@ import pytest
 
 from groundup import cli
 from groundup.checkpoint import consumers
-from groundup.commands.judge import Result, run, show
+from groundup.commands.judge import Result, _wish, run, show
 from groundup.errors import DataError, GroundupError, SettingsError
 from groundup.evaluate import judge_server
 from groundup.evaluate.judge import ANSWER
+from groundup.evaluate.judges import key_for
 from groundup.settings import Judge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
-from judge_loopback import Loopback, right, says, serving, status  # noqa: E402
+from judge_loopback import Asked, Handler, Loopback, right, says, serving, status  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PNG = b"\x89PNG\r\n\x1a\n"
+OF_ITS_SERVER = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -123,6 +126,7 @@ def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert pairs is not None and result.check is not None and result.check.area == 1.0 and result.ok
     # eight questions: 5 is lost, 2 4 6 are won, 0 1 3 7 are the same
     assert (pairs.pairs, pairs.won, pairs.lost, pairs.tied, pairs.disagreed, pairs.unusable) == (8, 3, 1, 4, 0, 0)
+    assert pairs.same == 4
     assert pairs.share == pytest.approx(5 / 8) and pairs.low < pairs.share < pairs.high and pairs.first_place == 0.5
     assert result.remarks == ["2 answers have no counterpart in the other file, and were left out"]
     assert result.picture is not None and result.picture.read_bytes().startswith(PNG)
@@ -139,6 +143,90 @@ def test_repeats_and_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert repeats is not None and (repeats.pairs, repeats.equal, repeats.alpha) == (12, 1.0, 1.0)
     show(result)
     assert "100% equal" in capsys.readouterr().out
+
+
+def test_asked_again_it_is_asked_at_a_temperature_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data = answers(tmp_path / "a.json", wrong=5)
+    with serving() as server:
+        result = judged(server, data, repeats=2, limit=4)
+        assert {one.body["temperature"] for one in server.questions} == {0.7}
+        show(result)
+        told = capsys.readouterr().out
+        assert "asked again at temperature 0.7" in told and "judged 2 times at temperature 0.7" in told
+        once = judged(server, data, limit=4)
+        assert server.questions[-1].body["temperature"] == 0 and once.cost.known == 3  # of the check a moment ago
+        assert not once.remarks and once.temperature == 0
+
+
+def test_a_judge_that_takes_no_temperature_is_said_to_even_when_all_is_known(tmp_path: Path, capsys):
+    def picky(handler: Handler, asked: Asked) -> None:
+        if "temperature" in asked.body:
+            return status(400, "Unsupported parameter: 'temperature'.")(handler, asked)
+        return says(right)(handler, asked)
+
+    data = answers(tmp_path / "a.json", wrong=5)
+    with serving(picky) as server:
+        first, again = (judged(server, data, repeats=2) for _ in range(2))
+    assert again.cost.asked == 0 and first.remarks == again.remarks and again.temperature is None
+    assert again.remarks == ["the judge takes no temperature: asked again, it may say something else"]
+    show(again)
+    told = capsys.readouterr().out
+    assert "at temperature" not in told and "20 verdicts known before" in told
+
+
+def test_scores_of_another_judging_are_not_overwritten(tmp_path: Path):
+    data, other = answers(tmp_path / "a.json", wrong=5), answers(tmp_path / "b.json", wrong=2)
+    with serving() as server:
+        judged(server, data)
+        kept, asked = (tmp_path / "a-judged" / "scores.json").read_bytes(), len(server.questions)
+        for wishes, words in (
+            ({"scale": "rubric"}, "scale 100"),
+            ({"against": other}, "names a.json"),
+            ({"against": other, "scale": "pairwise"}, "scale 100, names a.json"),
+            ({"data": other, "out": tmp_path / "a-judged"}, "names a.json"),
+        ):
+            with pytest.raises(SettingsError, match=f"holds other scores: .*{words}") as raised:
+                run(settings(server, **{"data": data, **wishes}))
+            assert "--out" in raised.value.fix
+        with serving() as second, pytest.raises(SettingsError, match="holds other scores: judge tiny at"):
+            judged(second, data)
+        assert len(server.questions) == asked and (tmp_path / "a-judged" / "scores.json").read_bytes() == kept
+        again = judged(server, data)
+        assert again.cost.asked == 0 and again.check_known == 20
+        assert judged(server, data, scale="rubric", out=tmp_path / "rubric").ok
+    record = json.loads((tmp_path / "a-judged" / "scores.json").read_text(encoding="utf-8"))
+    assert record["cost"]["known_read"] > 0 and record["cost"]["read"] == 0
+
+
+def test_a_judge_that_was_unfit_leaves_its_place_to_another(tmp_path: Path):
+    data = answers(tmp_path / "a.json", wrong=5)
+    with serving(says('{"score": 50}')) as server:
+        assert not judged(server, data).ok
+    with serving() as server:
+        assert judged(server, data).ok
+    (tmp_path / "a-judged" / "scores.json").write_text("[", encoding="utf-8")
+    with serving() as server, pytest.raises(SettingsError, match="holds other scores: judge unknown"):
+        judged(server, data)
+
+
+def test_turns_of_conversations_are_judged_only_where_nothing_else_is(tmp_path: Path):
+    talk = [{"role": "user", "content": "Add 1 + 1."}, {"role": "assistant", "content": "2"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"messages": talk}) + "\n", encoding="utf-8")
+    with serving(says('{"score": 70}')) as server:
+        result = judged(server, path, check=False)
+    assert result.files[0].mean == 70.0
+    assert result.remarks == ["a.jsonl has no 'model_response': the last turn of each conversation was judged"]
+
+
+def test_the_key_of_openai_goes_to_openai_without_being_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-test-0123456789")
+    at_openai, elsewhere = "https://api.openai.com/v1", "https://example.org/v1"
+    assert key_for(_wish(Judge(judge=at_openai))) == "key-of-a-test-0123456789"
+    assert key_for(_wish(Judge(judge=elsewhere))) == ""
+    assert key_for(_wish(Judge(judge=at_openai, api_key_env=""))) == ""
+    monkeypatch.setenv("JUDGE_KEY", "another")
+    assert key_for(_wish(Judge(judge=at_openai, api_key_env="JUDGE_KEY"))) == "another"
 
 
 def test_answers_that_no_judge_can_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -176,6 +264,8 @@ def test_a_rubric_of_ones_own(tmp_path: Path):
         ({"rubric": "r.txt"}, SettingsError, "goes with --scale rubric, not 100"),
         ({"rubric": "none.txt", "scale": "rubric"}, DataError, "cannot read the rubric .*none.txt: No such file"),
         ({"out": "a.json"}, SettingsError, "is a file"),
+        ({"check": True, "check_size": 1}, SettingsError, "cannot be checked by 1 answer"),
+        ({"check": True, "check_size": 1, "judge": "http://127.0.0.1:1/v1"}, SettingsError, "by 1 answer"),
         ({"data": "bare.json"}, DataError, "none of 1 entries has 'model_response'"),
         ({"against": "else.json", "scale": "pairwise"}, DataError, "share no question"),
         ({"judge": "http://127.0.0.1:1/v1"}, GroundupError, "no judge answers at http://127.0.0.1:1/v1"),
@@ -190,7 +280,7 @@ def test_what_is_wrong_is_said_and_nothing_is_left(tmp_path: Path, wishes: dict,
     other = '[{"instruction": "x", "output": "y", "model_response": "z"}]'
     (tmp_path / "else.json").write_text(other, encoding="utf-8")
     before = sorted(tmp_path.iterdir())
-    paths = {name: value for name, value in wishes.items() if name != "scale" and name != "judge"}
+    paths = {name: value for name, value in wishes.items() if name in {"data", "against", "rubric", "out"}}
     given = {name: value and tmp_path / value for name, value in paths.items()} | {
         name: value for name, value in wishes.items() if name not in paths
     }
@@ -239,7 +329,7 @@ def llama_cpp(model: Path, folder: Path) -> Iterator[str]:
 def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
     for _ in range(240):
         if process.poll() is not None:
-            pytest.skip(f"llama_cpp.server does not start: {log.read_text(encoding='utf-8', errors='replace')[-300:]}")
+            pytest.fail(f"llama_cpp.server does not start: {log.read_text(encoding='utf-8', errors='replace')[-300:]}")
         try:
             with urllib.request.urlopen(address, timeout=1):
                 return
@@ -253,7 +343,8 @@ def test_a_server_of_llama_cpp(data_dir: Path, tmp_path: Path):
     """SmolLM2 is no good judge; that it is asked, read, counted and told so is what is tested."""
     places = [Path(os.environ.get("GROUNDUP_SMOLLM2", "")), *data_dir.rglob(SMOLLM2)]
     model = next((path for path in places if path.is_file()), None)
-    if model is None or not consumers.available("llama_cpp"):
+    there = consumers.available("llama_cpp") and all(importlib.util.find_spec(name) for name in OF_ITS_SERVER)
+    if model is None or not there:
         pytest.skip(f"needs llama-cpp-python[server], and {SMOLLM2} (GROUNDUP_SMOLLM2)")
     rows = json.loads((data_dir / "instruction" / "instruction-data.json").read_text(encoding="utf-8"))[:5]
     data = tmp_path / "a.json"

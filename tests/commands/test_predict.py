@@ -134,12 +134,21 @@ def test_an_error_on_the_way_leaves_an_earlier_file_as_it_was(classifier: Path, 
 
 
 def test_pairs_are_joined_as_the_card_says(classifier: Path) -> None:
-    one, joined = ask(classifier, text="ab", pair="cd"), ask(classifier, text="ab\ncd")
+    one, other = ask(classifier, text="ab", pair="cd"), ask(classifier, text="ab", pair="ce")
     first = LETTERS.decode([0])
     assert one.predictions[0].probability == pytest.approx(
         ask(classifier, text=f"ab{first}cd").predictions[0].probability, abs=1e-6
     )
-    assert joined.texts == 1
+    for alike in (ask(classifier, text="ab"), other):  # the second text is read, and what it says matters
+        assert abs(one.predictions[0].probabilities["ham"] - alike.predictions[0].probabilities["ham"]) > 1e-4
+
+
+def test_pairs_of_a_table_are_read_as_pairs_of_the_command_line(classifier: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("text,second\nab,cd\n", encoding="utf-8")
+    [found] = ask(classifier, file=path, pair_field="second").predictions
+    [alone] = ask(classifier, text="ab", pair="cd").predictions
+    assert found.pair == "cd" and found.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
 
 
 def test_a_classifier_of_pairs_wants_pairs(classifier: Path, tmp_path: Path) -> None:
@@ -147,6 +156,10 @@ def test_a_classifier_of_pairs_wants_pairs(classifier: Path, tmp_path: Path) -> 
     folder.save_model(tmp_path / "pairs", loaded.model, LETTERS, card={"settings": {"pair_field": "second"}})
     with pytest.raises(SettingsError, match="taught with pairs"):
         ask(tmp_path / "pairs", text="a")
+    with pytest.raises(SettingsError, match="taught with pairs"):
+        ask(tmp_path / "pairs", file=lines(tmp_path / "texts.txt", TEXTS))
+    with pytest.raises(SettingsError, match="taught with pairs"):
+        ask(tmp_path / "pairs", file=Path("-"))
     assert ask(tmp_path / "pairs", text="a", pair="b").texts == 1
 
 
@@ -159,6 +172,13 @@ def test_a_classifier_of_pairs_wants_pairs(classifier: Path, tmp_path: Path) -> 
         ({"text": "a", "label_field": "x"}, SettingsError, "--label-field needs a file"),
         ({"file": Path("a.txt"), "label_field": "x"}, SettingsError, "a.txt has none"),
         ({"file": Path("no.txt")}, DataError, "there is no file no.txt"),
+        ({"file": Path("rows.csv"), "pair": "b"}, SettingsError, "--pair is the second text of --text.*rows.csv"),
+        ({"file": Path("a.txt"), "pair": "b"}, SettingsError, "--pair is the second text of --text.*a.txt"),
+        ({"text": "a", "pair_field": "b"}, SettingsError, "--pair-field names a column, and --text has none"),
+        ({"file": Path("a.txt"), "pair_field": "b"}, SettingsError, "--pair-field needs a file with columns, a.txt"),
+        ({"file": Path("-"), "pair_field": "b"}, SettingsError, "--pair-field needs a file with columns, -"),
+        ({"text": "a", "pair": " "}, DataError, "the second text is empty"),
+        ({"text": "a", "pair": ""}, DataError, "the second text is empty"),
     ],
 )
 def test_what_cannot_be_asked(classifier: Path, settings: dict, kind: type[Exception], message: str) -> None:

@@ -14,6 +14,7 @@ from groundup.generate.chat import answers, ending, template_of, with_tokens_of
 from groundup.model import ModelConfig, build
 from groundup.settings import Respond
 from groundup.text.styles import STYLES
+from groundup.tokens.rows import prompt_ids
 
 TEXT = "abcdefghijklmnopqrstuvwxyz .?\n:|_<>#ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 QUESTIONS = ["who has the kettle?", "why?", "where is the boat", "who has the kettle?", "and what is this about"]
@@ -153,8 +154,29 @@ def test_answers_of_another_model_or_other_settings_are_not_mixed(
 
 def test_a_damaged_file_aside_is_told(model: Path, alpaca: Path, tmp_path: Path):
     (tmp_path / ".answers.json.answers").write_bytes(b"not JSON\n")
-    with pytest.raises(DataError, match="is damaged\n.*remove it"):
+    with pytest.raises(DataError, match="is damaged: line 1 .*\n.*remove it"):
         respond.run(settings(model, alpaca, tmp_path / "answers.json"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[]", "3", "{}", '{"key": "k"}', '{"key": 1, "answer": "a", "tokens": 1, "finish": "end", "past_context": false}'],
+)
+def test_what_is_json_but_no_answer_is_damage_too(
+    model: Path, alpaca: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+):
+    aside = tmp_path / ".answers.json.answers"
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(respond, "_write", pull)
+        respond.run(settings(model, alpaca, tmp_path / "answers.json"))
+    head, *lines = aside.read_text(encoding="utf-8").splitlines(keepends=True)
+    aside.write_text("".join([head, f"{line}\n", *lines]), encoding="utf-8")
+    with pytest.raises(DataError, match="is damaged: line 2 "):
+        respond.run(settings(model, alpaca, tmp_path / "answers.json"))
+    if not line.startswith("{"):
+        aside.write_text("".join([f"{line}\n", *lines]), encoding="utf-8")
+        with pytest.raises(DataError, match="is damaged: line 1 "):
+            respond.run(settings(model, alpaca, tmp_path / "answers.json"))
 
 
 def test_a_question_that_cannot_be_asked_is_told_with_its_place(model: Path, tmp_path: Path):
@@ -169,6 +191,28 @@ def test_a_question_longer_than_the_context_is_counted(model: Path, tmp_path: Pa
     data = tmp_path / "test.json"
     data.write_text(json.dumps([{"instruction": "a" * 200, "output": "b"}]), encoding="utf-8")
     assert respond.run(settings(model, data, tmp_path / "answers.json")).past_context == 1
+
+
+def test_a_question_that_slides_out_of_sight_while_it_is_answered_is_counted(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both questions fit into the context of 128, one of them not with its answer; a kill forgets none of that."""
+    loaded = folder.load(model)
+    around = len(prompt_ids(loaded.tokenizer, template_of(loaded.tokenizer), [{"role": "user", "content": ""}]))
+    data, out = tmp_path / "test.json", tmp_path / "answers.json"
+    data.write_text(json.dumps([{"instruction": "a" * (128 - around - less)} for less in (3, 30)]), encoding="utf-8")
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(respond, "_write", pull)
+        respond.run(settings(model, data, out))
+    result = respond.run(settings(model, data, out))
+    assert (result.answered, result.past_context) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl.gz", "answers.json.zst"])
+def test_a_packed_file_is_not_promised(model: Path, alpaca: Path, tmp_path: Path, name: str):
+    with pytest.raises(SettingsError, match=r"not written packed\n.*answers\.jsonl?$"):
+        respond.run(settings(model, alpaca, tmp_path / name))
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from groundup import cli, tokens
 from groundup.checkpoint import folder
 from groundup.commands.show_batch import run
 from groundup.commands.show_batch_page import Token, columns
+from groundup.errors import SettingsError
 from groundup.model import ModelConfig, build
 from groundup.settings import ShowBatch
 
@@ -129,6 +130,38 @@ def test_json_and_a_page_that_escapes(
     texts = ["".join(token["text"] for token in part["tokens"]) for row in found["shown"] for part in row["parts"]]
     assert page.rows[: len(texts)] and set(texts) <= set(page.rows)
     assert [path.name for path in file.parent.iterdir()] == ["batch.html"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("thesis.html", "exists already, and groundup did not write it"),
+        ("empty.html", "exists already, and groundup did not write it"),
+        ("folder", "is a folder"),
+        ("thesis.html/batch.html", "cannot be written: .*thesis.html is no folder"),
+        ("a" * 300 + ".html", "cannot be written"),
+    ],
+)
+def test_a_page_takes_no_place_but_its_own(
+    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+):
+    """Said before the work: the model is not even looked for."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "thesis.html").write_text("<!doctype html><p>two years of work</p>", encoding="utf-8")
+    (tmp_path / "empty.html").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SettingsError, match=message):
+        run(ShowBatch(model="no/such/model", data=[str(talks)], html=tmp_path / name))
+    assert sorted(tmp_path.iterdir()) == before
+    assert "two years" in (tmp_path / "thesis.html").read_text(encoding="utf-8")
+
+
+def test_an_earlier_page_is_replaced(model_folder: Path, talks: Path, tmp_path: Path):
+    file = tmp_path / "batch.html"
+    shown(model_folder, talks, html=file, template="chatml")
+    shown(model_folder, talks, html=file, template="phi3")
+    content = file.read_text(encoding="utf-8")
+    assert "template: phi3" in content and "chatml" not in content
 
 
 class Page(HTMLParser):

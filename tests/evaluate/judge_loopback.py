@@ -1,4 +1,4 @@
-"""A judge on 127.0.0.1 that speaks as Ollama or OpenAI does, and misbehaves as told."""
+"""Judges that do as told: one in this process, and one on 127.0.0.1 that speaks as Ollama or OpenAI does."""
 
 import json
 import re
@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from groundup.evaluate.judge_server import Reply
+from groundup.evaluate.judging import Scale
+
+Reader = Callable[[str], str | Exception]
 MODELS = {
     "/v1/models": {"object": "list", "data": [{"id": "tiny"}]},
     "/api/tags": {"models": [{"name": "llama3:latest", "digest": "abc"}, {"name": "other:1b", "digest": "def"}]},
@@ -150,3 +154,27 @@ def right(prompt: str) -> str:
         return json.dumps({"score": int(high) if answers[0] == expected else int(low)})
     one, other = (answer == expected for answer in answers)
     return json.dumps({"better": "tie" if one == other else "A" if one else "B"})
+
+
+class Told:
+    """A judge that replies what a function makes of the prompt; a reply that is an error is raised."""
+
+    name, identity, ours = "told", "told 1", False
+    left_out: frozenset[str] = frozenset()
+    advice = "look at what it was told"
+
+    def __init__(self, reply: Reader, *, counts: tuple[int | None, int | None] = (7, 2)) -> None:
+        self.reply, self.counts = reply, counts
+        self.prompts: list[str] = []
+        self.seeds: list[int] = []
+
+    def prepare(self, longest: int) -> None:
+        pass
+
+    def ask(self, text: str, scale: Scale, seed: int) -> Reply:
+        self.prompts.append(text)
+        self.seeds.append(seed)
+        reply = self.reply(text)
+        if isinstance(reply, Exception):
+            raise reply
+        return Reply(reply, read=self.counts[0], written=self.counts[1])

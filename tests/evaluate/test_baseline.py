@@ -1,13 +1,22 @@
 """The two baselines: shares, rarities and the minimum worked out apart, with numpy or by hand."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from groundup import tokens
+from groundup.checkpoint import folder
 from groundup.errors import DataError
+from groundup.evaluate import baseline
 from groundup.evaluate.baseline import PENALTY, Bag, baselines, logits, regression
+from groundup.model import ModelConfig, build
+from groundup.model.heads import Classifier, HeadConfig
+from groundup.stages import examine
+from groundup.text.labelled import Labelled, Split
 
 TRAIN = [("free cash, free prize", "spam"), ("see you at home", "ham"), ("are you at home?", "ham"), ("hi", "ham")]
 
@@ -61,6 +70,55 @@ def test_the_regression_stands_at_its_minimum():
     np.testing.assert_allclose(x.T @ wrong + PENALTY * weights.numpy(), 0, atol=1e-4)
     np.testing.assert_allclose(wrong.sum(0), 0, atol=1e-4)
     assert np.abs(weights.numpy()).max() > 0.1
+
+
+def test_many_classes_leave_room_for_fewer_words(monkeypatch: pytest.MonkeyPatch):
+    """23 weights and two classes: eleven words at most; with eight weights the four that stand in most texts."""
+    assert baselines(TRAIN, TRAIN, labels=["ham", "spam"]).features == 11
+    monkeypatch.setattr(baseline, "MOST_WEIGHTS", 8)
+    found = baselines([*TRAIN, ("hi", "ham")], TRAIN, labels=["ham", "spam"])
+    assert found.features == 4
+    assert set(Bag([*(text for text, _ in TRAIN), "hi"], most=4).words) == {"you", "at", "home", "hi"}
+    monkeypatch.setattr(baseline, "MOST_WEIGHTS", 1)
+    assert baselines(TRAIN, TRAIN, labels=["ham", "spam"]).features == 1
+
+
+def test_the_search_remembers_few_steps(monkeypatch: pytest.MonkeyPatch):
+    """Each step that is remembered costs two tables of words x classes; torch would keep a hundred."""
+    seen = []
+    real = torch.optim.LBFGS
+
+    def watched(*args, **more):
+        seen.append(real(*args, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(torch.optim, "LBFGS", watched)
+    baselines(TRAIN, TRAIN, labels=["ham", "spam"])
+    assert seen[0].param_groups[0]["history_size"] == 10
+
+
+def test_marks_are_safe_before_the_baselines_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where memory ends there, test.json has the marks; the next call adds the baselines and judges nothing again."""
+    rows = [Labelled(text, label, where=f"row {n}") for n, (text, label) in enumerate(TRAIN)]
+    tokenizer = tokens.train("bpe", [row.text for row in rows], vocabulary=270)
+    trunk = build(ModelConfig(family="llama", vocabulary=270, context=32, width=16, layers=1, heads=2), seed=1)
+    model = Classifier(trunk, HeadConfig(labels=("ham", "spam")), seed=3)
+    folder.save_model(tmp_path / "best", model, tokenizer, card={"settings": {"device": "cpu", "threads": 1}})
+
+    def ends(*args, **more):
+        raise MemoryError
+
+    monkeypatch.setattr(examine, "baselines", ends)
+    with pytest.raises(MemoryError):
+        examine.once(tmp_path, Split(rows, rows, rows))
+    kept = json.loads((tmp_path / "test.json").read_text(encoding="utf-8"))
+    assert kept["rows"] == 4 and kept["baselines"] == {} and examine.words(kept)[0].startswith("test")
+    monkeypatch.setattr(examine, "baselines", baselines)
+    monkeypatch.setattr(examine, "judged", ends)
+    for _ in range(2):
+        found = examine.once(tmp_path, Split(rows, rows, rows))
+        assert found["baselines"] == {"majority": 0.75, "bag of words": 0.75}  # one spam among four
+        assert {**found, "baselines": {}} == kept
 
 
 def test_without_a_known_word_the_bias_gives_the_shares():

@@ -189,6 +189,42 @@ def test_stop_strings_end_a_text(ours: Any):
     assert found == whole[: whole.index(stop)]
 
 
+def test_what_was_cut_and_what_went_on_is_counted(ours: Any):
+    """224 tokens are seen: of three requests the second is longer, of three texts the last is longer than 220."""
+    long = "A woman holds a violin and plays it for a man. " * 40
+    ours.loglikelihood([asked("The man", " is"), asked(long, " is"), asked("", " a")], disable_tqdm=True)
+    assert (ours.cut, ours.unfinished) == (1, 0)
+    ours.loglikelihood_rolling([asked(long)], disable_tqdm=True)
+    assert (ours.cut, ours.unfinished) == (1, 0), "a text in windows loses nothing"
+    wish = {"max_gen_toks": 4}
+    whole = generate_text(ours.model, ours.tokens, "The man", max_tokens=4, temperature=0)
+    requests = [asked("The man", wish | {"until": [whole[0]]}), asked("The man", wish), asked(long, wish)]
+    ours.generate_until(requests, disable_tqdm=True)
+    assert (ours.cut, ours.unfinished) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("task: my_task\n", "my_task"),
+        ("tag: x\ntask:   'my-task'  # mine\n", "my-task"),
+        ("task:\n  - one\n  - two\ngroup: both\n", "both"),
+        ("group: both\ntask:\n- one\n", "both"),
+        ("task: one\ngroup: both\n", "both"),
+        ("group:\n  x: 1\ntask: one\n", "one"),
+    ],
+)
+def test_the_name_of_a_task_file(tmp_path: Path, text: str, name: str):
+    (tmp_path / "t.yaml").write_text(text, encoding="utf-8")
+    assert harness._name_in(tmp_path / "t.yaml") == name
+
+
+def test_a_task_file_whose_name_is_on_another_line(tmp_path: Path):
+    (tmp_path / "t.yaml").write_text("task:\noutput_type: multiple_choice\n", encoding="utf-8")
+    with pytest.raises(DataError, match="names no task"):
+        harness._name_in(tmp_path / "t.yaml")
+
+
 def test_an_answer_longer_than_the_context_is_refused(ours: Any):
     with pytest.raises(ModelError, match="the task wants up to 256 new tokens, the model's context is 224"):
         ours.generate_until([asked("The man", {})], disable_tqdm=True)

@@ -1,9 +1,9 @@
 """Files of answers, shuffled answers, judges that are checked, comparisons in both orders, verdicts that are kept."""
 
 import json
+import math
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,43 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.errors import DataError, UserError
+from groundup.errors import DataError, SettingsError, UserError
 from groundup.evaluate.answers import entry
 from groundup.evaluate.judge import by_question, check, duel, read, score, shuffled
 from groundup.evaluate.judge_bench import Bench, Request, Verdicts
-from groundup.evaluate.judge_server import Failed, Reply
-from groundup.evaluate.judging import Answered, Scale, scale
+from groundup.evaluate.judge_server import Failed, TooLong
+from groundup.evaluate.judging import Answered, scale
 from groundup.text.conversations import Conversation
 
 sys.path.insert(0, str(Path(__file__).parent))
-from judge_loopback import parts, right  # noqa: E402
+from judge_loopback import Reader, Told, parts, right  # noqa: E402
 
 ROWS = [Answered(f"What follows {n}?", str(n + 1), str(n + 1 + n % 2), f"entry {n} of a.json") for n in range(12)]
-Reader = Callable[[str], str | Exception]
 HUNDRED, PAIRWISE = scale("100"), scale("pairwise")
-
-
-class Told:
-    """A judge that replies what a function makes of the prompt; a reply that is an error is raised."""
-
-    name, identity, ours = "told", "told 1", False
-    left_out: frozenset[str] = frozenset()
-
-    def __init__(self, reply: Reader, *, counts: tuple[int | None, int | None] = (7, 2)) -> None:
-        self.reply, self.counts = reply, counts
-        self.prompts: list[str] = []
-        self.seeds: list[int] = []
-
-    def prepare(self, longest: int) -> None:
-        pass
-
-    def ask(self, text: str, scale: Scale, seed: int) -> Reply:
-        self.prompts.append(text)
-        self.seeds.append(seed)
-        reply = self.reply(text)
-        if isinstance(reply, Exception):
-            raise reply
-        return Reply(reply, read=self.counts[0], written=self.counts[1])
 
 
 def bench(reply: Reader, path: Path | None = None, **options) -> Bench:
@@ -81,12 +57,32 @@ def test_answers_of_both_forms_are_read(tmp_path: Path):
         {"messages": [user, assistant]},
         {"messages": [{"role": "system", "content": "Be brief."}, user], "model_response": "Hm."},
         {"messages": [user]},
+        {"messages": [user, assistant], "model_response": None},
     ]
     assert read(written(tmp_path / "b.jsonl", talk)) == [
         Answered("Hi?", "Hi.", "Ho.", "line 1 of b.jsonl"),
-        Answered("Hi?", "", "Hi.", "line 2 of b.jsonl"),
+        Answered("Hi?", "Hi.", None, "line 2 of b.jsonl"),  # the others have answers of a model: this one has none
         Answered("system: Be brief.\n\nuser: Hi?", "", "Hm.", "line 3 of b.jsonl"),
         Answered("Hi?", "", None, "line 4 of b.jsonl"),
+        Answered("Hi?", "Hi.", None, "line 5 of b.jsonl"),
+    ]
+    assert read(written(tmp_path / "c.jsonl", [talk[1], talk[3]])) == [
+        Answered("Hi?", "", "Hi.", "line 1 of c.jsonl", turn=True),
+        Answered("Hi?", "", None, "line 2 of c.jsonl", turn=True),
+    ]
+    assert read(written(tmp_path / "d.jsonl", [talk[4]])) == [Answered("Hi?", "Hi.", None, "line 1 of d.jsonl")]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0c"])
+def test_only_a_line_feed_divides_lines(tmp_path: Path, end: str):
+    line = json.dumps(
+        {"instruction": f"a{end}b", "output": "c", "model_response": f"d{end}"}, ensure_ascii=end == "\x0c"
+    )
+    (tmp_path / "a.jsonl").write_bytes(f"{line}\r\n{line}\n".encode())
+    found = read(tmp_path / "a.jsonl")
+    assert [(row.question, row.answer, row.where[:6]) for row in found] == [
+        (f"a{end}b", f"d{end}", "line 1"),
+        (f"a{end}b", f"d{end}", "line 2"),
     ]
 
 
@@ -166,6 +162,9 @@ def test_a_check_needs_expected_answers():
             seed=0,
         )
     assert "--no-check" in raised.value.fix
+    with pytest.raises(SettingsError, match="cannot be checked by 1 answer") as small:
+        shuffled(ROWS, size=1, seed=0)
+    assert "--check-size 2" in small.value.fix
 
 
 # the judge, judged
@@ -279,7 +278,16 @@ def test_a_duel_by_hand():
 
 def test_a_judge_that_likes_what_stands_first_makes_only_ties():
     found = duel(bench(lambda prompt: '{"better": "A"}'), pairs_of(8), PAIRWISE, seed=1)
-    assert found.counts == (0, 0, 8, 0) and found.disagreed == 8 and found.first == 1.0
+    assert found.counts == (0, 0, 8, 0) and found.first == 1.0
+    assert (found.disagreed, found.same) == (6, 2)  # two pairs say "yes" in both files: nobody was asked
+
+
+def test_equal_answers_tie_unasked_and_say_nothing_of_the_judge():
+    asked = bench(lambda prompt: '{"better": "A"}')
+    row = Answered("q", "yes", "yes", "")
+    found = duel(asked, [(row, row), (row, replace(row, answer=" yes\n"))], PAIRWISE, seed=1, repeats=2)
+    assert found.counts == (0, 0, 2, 0) and (found.disagreed, found.same) == (0, 2) and not asked.judge.prompts
+    assert math.isnan(found.first) and found.repeats is None
 
 
 def test_both_orders_are_asked_and_one_alone_is_no_verdict():
@@ -353,11 +361,31 @@ def test_one_question_that_fails_does_not_stop_the_others():
 
 def test_three_failures_in_a_row_stop_and_say_why():
     asked = bench(lambda prompt: right(prompt) if "follows 0?" in prompt else Failed("503 busy"))
-    with pytest.raises(UserError, match="the judge told failed 3 times in a row: 503 busy"):
+    with pytest.raises(UserError, match="the judge told failed 3 times in a row: 503 busy") as raised:
         score(asked, "a", ROWS, HUNDRED, seed=1)
+    assert raised.value.fix.startswith("look at what it was told;")
     assert len(asked.judge.prompts) == 4
     with pytest.raises(UserError, match="failed at its only question"):
         score(bench(lambda prompt: Failed("gone")), "a", ROWS[:1], HUNDRED, seed=1)
+
+
+def test_questions_that_are_too_long_are_unusable_and_stop_nothing():
+    asked = bench(lambda prompt: TooLong("5,000 tokens") if "follows 11?" not in prompt else right(prompt))
+    found = score(asked, "a", ROWS, HUNDRED, seed=1)
+    assert found.each[:11] == [None] * 11 and found.each[11] is not None and found.reasons[0] == "5,000 tokens"
+    alone = score(bench(lambda prompt: TooLong("5,000 tokens")), "a", ROWS[:1], HUNDRED, seed=1)
+    assert alone.each == [None]
+
+
+def test_known_verdicts_tell_what_they_cost_and_what_was_left_out(tmp_path: Path):
+    path = tmp_path / "verdicts.jsonl"
+    first = bench(right, path)
+    first.judge.left_out = frozenset({"temperature"})
+    score(first, "a", ROWS, HUNDRED, seed=1)
+    again = bench(right, path)  # it has not met the refusal of the server yet
+    score(again, "a", ROWS, HUNDRED, seed=1)
+    assert again.left_out == {"temperature"} and again.cost.asked == again.cost.read == 0
+    assert (again.cost.known, again.cost.known_read, again.cost.known_written) == (12, 84, 24)
 
 
 def test_what_failed_before_is_asked_again_and_stops_nothing(tmp_path: Path):

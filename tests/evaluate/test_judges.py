@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from groundup import tokens
 from groundup.checkpoint import folder
 from groundup.errors import CheckpointError, GroundupError, SettingsError
 from groundup.evaluate.judge_local import Local, continuations, fingerprint
-from groundup.evaluate.judge_server import Failed, Gone
+from groundup.evaluate.judge_server import Failed, Gone, TooLong
 from groundup.evaluate.judges import Ollama, OpenAI, Wish, key_for, ollama_address, opened
 from groundup.evaluate.judging import Answered, prompt, scale
 from groundup.model import BigramConfig, ModelConfig, build
@@ -73,7 +74,7 @@ def test_ollama_gets_room_for_the_longest_question(ollama_at):
         assert room >= 20_000 // 2 and room % 1024 == 0
     full = json.dumps({"message": {"content": '{"score": 1}'}, "prompt_eval_count": 2048}).encode()
     with serving(lambda handler, asked: handler.send(200, full)) as server:
-        with pytest.raises(Failed, match="fills the context of 2,048 tokens"):
+        with pytest.raises(TooLong, match="fills the context of 2,048 tokens"):
             ollama_at(server).ask(GOOD, HUNDRED, 1)
 
 
@@ -82,7 +83,7 @@ def test_a_model_that_ollama_lacks_is_named_with_those_it_has(ollama_at):
         with pytest.raises(Gone, match="has no model 'phi3'; it has: llama3:latest, other:1b") as raised:
             ollama_at(server, "phi3")
         assert "ollama pull phi3" in raised.value.fix
-        assert ollama_at(server, "other:1b").identity.endswith("def")
+        assert ollama_at(server, "other:1b").identity == "ollama other:1b def temperature 0"
 
 
 def test_where_ollama_listens():
@@ -148,10 +149,52 @@ def test_what_the_server_names_is_left_out(name: str):
 
 
 def test_a_refusal_is_said_in_the_servers_words_and_not_repeated():
-    with serving(status(400, "This model's maximum context length is 256 tokens")) as server:
-        with pytest.raises(Failed, match="answers 400 .*: This model's maximum context length is 256"):
+    with serving(status(400, "no such form")) as server:
+        with pytest.raises(Failed, match="answers 400 .*: no such form"):
             openai(server).ask(GOOD, HUNDRED, 1)
         assert len(server.questions) == 3  # each form of a schema once
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (400, "This model's maximum context length is 256 tokens. However, you requested 900 tokens"),
+        (400, "'max_tokens' is too large: 512. This model's maximum context length is 256 tokens"),
+        (400, "the request exceeds the available context size, try increasing it"),
+        (400, "Requested tokens (900) exceed context window of 256"),
+        (413, "no"),
+    ],
+)
+def test_a_question_that_is_too_long_is_told_from_a_judge_that_fails(code: int, words: str):
+    with serving(status(code, words), says(right)) as server:
+        judge = openai(server)
+        with pytest.raises(TooLong, match="answers"):
+            judge.ask(GOOD, HUNDRED, 1)
+        assert judge.left_out == set() and judge.ask(GOOD, HUNDRED, 1).text
+        assert [one.body["response_format"]["type"] for one in server.questions] == ["json_schema"] * 2
+
+
+def test_what_a_server_lists_of_a_model_is_part_of_who_judges():
+    def listed(**facts: object) -> str:
+        body = json.dumps({"data": [{"id": "m", **facts}]}).encode()
+        with serving(greeting=lambda handler, asked: handler.send(200, body)) as server:
+            return openai(server).identity.replace(server.address, "")
+
+    assert listed(meta={"size": 1}) == listed(meta={"size": 1}, permission=["x"]) != listed(meta={"size": 2})
+    assert listed(created=1_700_000_000) != listed(created=1_700_000_001)
+    assert listed(created=int(time.time())) == listed(created=int(time.time()) - 100) == listed()  # a clock, no date
+
+
+def test_a_temperature_is_asked_for_and_makes_another_judge(ollama_at, monkeypatch: pytest.MonkeyPatch):
+    with serving() as server:
+        warm, cold = (opened(Wish(judge=f"{server.address}/v1", temperature=degree)) for degree in (0.7, 0.0))
+        monkeypatch.setenv("OLLAMA_HOST", server.address)
+        other = opened(Wish(judge="ollama:llama3", temperature=0.7))
+        for judge in (warm, cold, other):
+            judge.ask(GOOD, HUNDRED, 1)
+        bodies = [one.body for one in server.questions]
+        assert [body.get("options", body)["temperature"] for body in bodies] == [0.7, 0.0, 0.7]
+        assert warm.identity != cold.identity and other.identity != ollama_at(server).identity
 
 
 @pytest.mark.parametrize(("code", "advice"), [(401, "--api-key-env"), (403, "--api-key-env"), (404, "the model")])
@@ -295,7 +338,7 @@ def test_choices_of_several_tokens_are_scored_whole(table: Path):
 
 
 def test_a_question_longer_than_the_context_fails_by_itself(table: Path):
-    with pytest.raises(Failed, match=r"has 5,\d+ tokens, and the judge reads 4,096"):
+    with pytest.raises(TooLong, match=r"has 5,\d+ tokens, and the judge reads 4,096"):
         Local(table, threads=1).ask("x" * 5_000, scale("rubric"), 1)
 
 

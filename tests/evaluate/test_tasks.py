@@ -8,7 +8,7 @@ from torch import nn
 
 from groundup import tokens
 from groundup.errors import DataError
-from groundup.evaluate.tasks import Answered, Kind, answer, contains, grade, table
+from groundup.evaluate.tasks import Answered, Given, Kind, answer, contains, grade, table
 from groundup.model import BigramConfig, ModelConfig, build
 from groundup.text.choices import Question
 
@@ -16,6 +16,10 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def texts(given: list[Given]) -> list[str]:
+    return [one.text for one in given]
 
 
 def ask(*contents: str, right: str = "x", kind: str = "") -> Question:
@@ -39,14 +43,37 @@ def test_a_base_model_goes_on_to_the_end_of_the_line():
     model = chain("abc\ndef", letters)
     seen: list[int] = []
     given = answer(model, letters, [ask("d:a"), ask("f:b")], max_tokens=9, watch=seen.append)
-    assert given == ["bc", "c"] and seen == [1, 2]
-    assert answer(model, letters, [ask("a")], max_tokens=1) == ["b"]
+    assert given == [Given("bc"), Given("c")] and seen == [1, 2]
+    assert answer(model, letters, [ask("a")], max_tokens=1) == [Given("b", unfinished=True)]
 
 
 def test_the_second_field_of_an_instruction_is_asked_too():
     letters = tokens.train("chars", ["abcdef:\n"])
     question = Question(({"role": "user", "content": "d:", "input": "a"},), ("bc",), "", "line 1")
-    assert answer(chain("abc\ndef", letters), letters, [question], max_tokens=9) == ["bc"]
+    assert texts(answer(chain("abc\ndef", letters), letters, [question], max_tokens=9)) == ["bc"]
+
+
+@pytest.mark.parametrize(("letters_before", "cut"), [(14, False), (15, True), (40, True)])
+def test_a_question_that_is_out_of_sight_is_counted(letters_before: int, cut: bool):
+    """The context is 16: `b`, `c` and the end of the line come behind 14 letters, and the last is chosen by all 16."""
+    letters = tokens.train("chars", ["abcdef:\n"])
+    asked = [ask("d" * (letters_before - 1) + "a"), ask("a")]
+    found = answer(chain("abc\ndef", letters), letters, asked, max_tokens=9)
+    assert found == [Given("bc", cut=cut), Given("bc")]
+
+
+@pytest.mark.parametrize("most", [3, 90])
+def test_what_a_chat_could_not_finish_or_see_is_counted(most: int):
+    """Every message is answered with a's without end; with 90 of them the question is long out of sight."""
+    letters = tokens.train("chars", ["abcdefuser\n"]).with_special(["<|im_start|>", "<|im_end|>"])
+    tokenizer = letters.with_template(CHATML.replace("assistant", "a"))
+    model = build(BigramConfig(vocabulary=tokenizer.vocabulary, context=64))
+    model.table.weight.data.zero_()
+    model.table.weight.data[:, tokenizer.encode("a")] = 9.0
+    found = answer(model, tokenizer, [ask("abc")], max_tokens=most)
+    assert found == [Given("a" * most, cut=most == 90, unfinished=True)]
+    [graded] = grade([ask("abc", right="a")], found)
+    assert (graded.cut, graded.unfinished) == (most == 90, True)
 
 
 def test_several_turns_need_a_template():
@@ -69,12 +96,13 @@ def test_a_model_that_chats_is_asked_through_its_template():
         with torch.no_grad():
             written.append(int(model(torch.tensor([prompt + written]))[0, -1].argmax()))
     expected = tokenizer.decode([id for id in written if id < tokenizer.vocabulary]).strip()
-    assert answer(model, tokenizer, questions, max_tokens=5)[0] == expected
-    assert answer(model, tokenizer, questions[:1], max_tokens=5) == [expected]
+    assert texts(answer(model, tokenizer, questions, max_tokens=5))[0] == expected
+    assert texts(answer(model, tokenizer, questions[:1], max_tokens=5)) == [expected]
 
 
 def test_answers_are_compared_in_three_ways():
-    found = grade([ask("q", right="the mill")] * 5, ["the  mill\n", "The mill.", "In the mill, I think", "mill", ""])
+    written = ["the  mill\n", "The mill.", "In the mill, I think", "mill", ""]
+    found = grade([ask("q", right="the mill")] * 5, [Given(text) for text in written])
     assert [one.exact for one in found] == [True, False, False, False, False]
     assert [one.loose for one in found] == [True, True, False, False, False]
     assert [one.contained for one in found] == [True, True, True, False, False]
@@ -82,9 +110,9 @@ def test_answers_are_compared_in_three_ways():
 
 def test_any_of_several_answers_will_do():
     question = Question(({"role": "user", "content": "q"},), ("four", "4"), "", "line 1")
-    assert [one.exact for one in grade([question] * 3, ["4", "four", "5"])] == [True, True, False]
+    assert [one.exact for one in grade([question] * 3, [Given("4"), Given("four"), Given("5")])] == [True, True, False]
     with pytest.raises(DataError, match="1 answers to 2 questions"):
-        grade([question] * 2, ["4"])
+        grade([question] * 2, [Given("4")])
 
 
 @pytest.mark.parametrize(
@@ -97,12 +125,13 @@ def test_whole_words_only(given: str, right: str, holds: bool):
 
 def test_the_table_by_hand():
     def row(kind: str, exact: bool) -> Answered:
-        return Answered("line", kind, "", ("x",), exact, True, True)
+        return Answered("line", kind, "", ("x",), exact, True, True, cut=exact, unfinished=kind == "where")
 
     whole, where, who = table([row("who", True), row("where", False), row("who", False), row("who", True)])
-    assert whole == Kind("", 4, 0.5, pytest.approx((0.25 / 3) ** 0.5), 1.0, 1.0)
+    assert whole == Kind("", 4, 0.5, pytest.approx((0.25 / 3) ** 0.5), 1.0, 1.0, cut=2, unfinished=1)
     assert (where.kind, where.questions, where.exact) == ("where", 1, 0.0)
     assert (who.kind, who.questions, who.exact) == ("who", 3, pytest.approx(2 / 3))
+    assert (where.cut, where.unfinished, who.cut, who.unfinished) == (0, 1, 2, 0)
     assert len(table([row("", True)])) == 1
     with pytest.raises(DataError, match="0 answers"):
         table([])
@@ -112,5 +141,5 @@ def test_harbors_own_answers_are_right(tmp_path: Path):
     from groundup.text.choices import questions
 
     asked = questions("harbor-questions:20")
-    graded = grade(asked, [one.answers[0] for one in asked])
+    graded = grade(asked, [Given(one.answers[0]) for one in asked])
     assert all(one.exact and one.contained for one in graded) and table(graded)[0].exact == 1

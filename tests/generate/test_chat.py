@@ -50,6 +50,19 @@ def template(tokenizer: Tokenizer) -> ChatTemplate:
     return chat.with_tokens_of(tokenizer, STYLES["chatml"].template)
 
 
+def test_a_template_is_taught_with_its_tokens_and_its_end(tokenizer: Tokenizer):
+    """phi3 writes tokens that the tokenizer lacks; one more is asked for twice, and one is known already."""
+    more = ["<|call|>", "<|im_end|>", "<|call|>"]
+    taught = chat.teach(tokenizer, "phi3", more)
+    assert taught.style == "phi3" and taught.added == (*STYLES["phi3"].tokens, "<|call|>")
+    assert taught.tokenizer.vocabulary == tokenizer.vocabulary + len(taught.added)
+    assert taught.tokenizer.chat_template == taught.template.source == STYLES["phi3"].template
+    assert taught.tokenizer.special["<|end|>"] in taught.tokenizer.ends
+    again = chat.teach(taught.tokenizer, "auto", more)  # what it now has of itself
+    assert again.added == () and again.template.source == taught.template.source
+    assert again.tokenizer.vocabulary == taught.tokenizer.vocabulary
+
+
 def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 

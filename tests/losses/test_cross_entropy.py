@@ -31,15 +31,39 @@ def sliced(request, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", request.param[1])
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_value_and_gradients_equal_torch(sliced, weighted):
+def weights(kind):
+    """For 37 tokens; places of weight 0 are left out before the logits are made."""
+    drawn = torch.rand(37, generator=torch.Generator().manual_seed(1))
+    if kind == "half zero":
+        drawn[torch.arange(37) % 5 < 3] = 0.0  # scattered, the first and not the last, so that slices mix both
+    if kind == "one":
+        drawn[torch.arange(37) != 19] = 0.0
+    return None if kind == "none" else drawn
+
+
+@pytest.mark.parametrize("wanted", ["both", "states", "head"])
+@pytest.mark.parametrize("kind", ["none", "all", "half zero", "one"])
+def test_value_and_gradients_equal_torch(sliced, kind, wanted):
+    """Also of one side alone: a frozen head (LoRA), frozen states (only the head is trained)."""
     states, head, targets = problem()
-    weight = torch.rand(37, generator=torch.Generator().manual_seed(1)) if weighted else None
+    states.requires_grad_(wanted != "head")
+    head.requires_grad_(wanted != "states")
+    asked = [each for each in (states, head) if each.requires_grad]
+    weight = weights(kind)
     ours = cross_entropy(states, head, targets, weight)
-    found = torch.autograd.grad(ours * 0.3, (states, head))
+    found = torch.autograd.grad(ours * 0.3, asked)
     truth = plain(states, head, targets, weight)
     torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(found, torch.autograd.grad(truth * 0.3, (states, head)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, torch.autograd.grad(truth * 0.3, asked), rtol=1e-5, atol=1e-6)
+    if weight is not None and wanted != "head":
+        assert torch.equal(found[0].abs().sum(dim=1) > 0, weight > 0)  # nothing reaches a place that does not count
+
+
+def test_all_weights_zero_cost_nothing_and_teach_nothing():
+    states, head, targets = problem()
+    ours = cross_entropy(states, head, targets, torch.zeros(37))
+    ours.backward()
+    assert ours.item() == 0.0 and not states.grad.any() and (head.grad is None or not head.grad.any())
 
 
 def test_huge_logits_stay_finite():

@@ -112,6 +112,15 @@ def test_accuracy_is_drawn_where_the_journal_has_it() -> None:
     assert classes.section(Run(evaluations=Table([{"step": 1, "loss": 2.0}]))) == ""
 
 
+def test_a_test_of_earlier_weights_is_called_so() -> None:
+    evaluations = Table([{"step": step, "loss": loss} for step, loss in ((0, 0.7), (10, 0.5), (20, 0.4), (30, 0.6))])
+    said = "weights of step 10; best/ is now of step 20"
+    drawn = [classes.section(Run(evaluations=evaluations, test=TEST | {"model": "best", "step": step}))
+             for step in (10, 20, None, "x")]  # fmt: skip
+    assert [said in one for one in drawn] == [True, False, False, False]
+    assert "best/ is now" not in "".join(drawn[1:])
+
+
 def test_a_page_of_a_run_that_classifies(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / "model").mkdir(parents=True)

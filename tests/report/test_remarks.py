@@ -176,6 +176,46 @@ def test_an_unfinished_run_says_how_to_go_on():
     assert "300 of 1,200 (25%)" in found.seen and "--resume" in found.do
 
 
+def test_a_tuned_run_is_told_its_own_command():
+    assert "`groundup instruct --out " in the("unfinished", made(settings={"steps": 1200}, command="instruct")).do
+    [only] = remarks(Run(command="classify"))
+    assert "`groundup classify`" in only.do
+
+
+def classifier(accuracy, majority=0.8, *, valid=None, classes=2, **test):
+    found = {"accuracy": accuracy, "baselines": {"majority": majority}, "macro_recall": 0.5} | test
+    found = {} if accuracy is None else found
+    valid = {0: 0.70, 300: 0.5} if valid is None else valid
+    return made(command="classify", valid=valid, test=found, vocabulary=None, card={"classes": ["x"] * classes})
+
+
+def test_a_classifier_that_answers_without_reading_is_told_so():
+    """The loss falls to that of the shares of the classes alone: no test of the loss could tell."""
+    found = the("no better than guessing", classifier(0.8))
+    assert found.severity == "problem" and "80.00% of the test rows" in found.seen and "in 80.00%" in found.seen
+    assert "healthy" not in kinds(classifier(0.8)) and "healthy" not in kinds(classifier(0.7))
+    assert the("no better than guessing", classifier(0.75, macro_recall=0.7)).severity == "warning"  # rare ones found
+    assert kinds(classifier(0.95)) == {"healthy"}
+
+
+def test_a_classifier_whose_loss_stays_at_that_of_guessing():
+    near, far = {0: 1.12, 300: 1.09}, {0: 1.12, 300: 0.4}  # ln(3) = 1.0986
+    found = the("no better than guessing", classifier(None, valid=near, classes=3))
+    assert "1.090" in found.seen and "ln(3) is 1.099" in found.seen
+    assert "no better than guessing" in kinds(classifier(0.36, 0.34, valid=near, classes=3))
+    assert kinds(classifier(None, valid=far, classes=3)) == {"healthy"}
+    assert kinds(classifier(0.9, 0.34, valid=near, classes=3)) == {"healthy"}  # unsure, and right
+    assert "no better than guessing" not in kinds(made(valid=near, card={"classes": ["a", "b", "c"]}))
+
+
+@pytest.mark.parametrize(
+    "test", [{"accuracy": "x"}, {"baselines": 3, "accuracy": 0.1}, {"baselines": {"majority": None}}]
+)
+def test_a_test_that_says_nothing_leads_to_no_remark(test):
+    run = made(command="classify", valid={0: 0.7, 300: 0.2}, test=test, card={"classes": 7})
+    assert kinds(run) == {"healthy"}
+
+
 def test_passages_are_quoted():
     passage = Passage("the patricians good. What authority surfeits on would relieve us", 1)
     copied = Copied(300, (passage,), 1000, 1000)

@@ -157,7 +157,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert resumed.test == whole.test and resumed.validation_loss == whole.validation_loss
 
 
-def test_the_test_rows_are_read_once(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_rows_are_read_once(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = finished(base, data, tmp_path / "run", epochs=1)
     content = (tmp_path / "run" / "test.json").read_bytes()
 
@@ -168,6 +170,14 @@ def test_the_test_rows_are_read_once(base: Path, data: Path, tmp_path: Path, mon
     again = classify.run(Classify.create(out=tmp_path / "run", resume=True, epochs=2))
     assert isinstance(again, classify.Result) and again.steps > first.steps
     assert again.test == first.test and (tmp_path / "run" / "test.json").read_bytes() == content
+    assert again.test is not None and again.best_step == again.steps > again.test["step"] == first.best_step
+    capsys.readouterr()
+    for result, told in ((first, False), (again, True)):
+        classify.show(result)
+        said = f"weights of step {first.steps:,}; best/ is now of step {again.steps:,}"
+        assert (said in capsys.readouterr().out) == told
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"weights of step {first.steps:,}; best/ is now of step {again.steps:,}" in page
 
 
 def test_changed_parts_are_noticed_on_resume(base: Path, data: Path, tmp_path: Path) -> None:
@@ -213,8 +223,15 @@ def test_pairs_and_truncation_are_kept_and_told(base: Path, tmp_path: Path, caps
     result = finished(base, path, tmp_path / "run", epochs=1, context=12, **fields)
     assert result.labels == ("boat", "rain", "wind")
     card = folder.load(tmp_path / "run", classifier=True).card
-    assert card["reading"]["context"] == 12 and card["cut"] > 0
-    assert "training texts are longer than 12 tokens" in capsys.readouterr().err
+    assert card["reading"]["context"] == 12
+    read, told = folder.load(tmp_path / "run", classifier=True).tokenizer, capsys.readouterr().err
+    for name, part in classify.parts(tmp_path / "run").parts().items():
+        firsts = [len(read.encode(row.text)) for row in part]
+        lengths = [first + 1 + len(read.encode(row.pair or "")) for first, row in zip(firsts, part, strict=True)]
+        cut, lost = sum(length > 12 for length in lengths), sum(first + 1 >= 12 for first in firsts)
+        assert card["cut"][name] == cut > 0 and f"{cut} of {len(part)} {name}" in told
+        assert card["pairs_lost"][name] == lost and f"{lost} {name}" in told.split("nothing is left of the second")[1]
+    assert sum(card["pairs_lost"].values()) > 0
 
 
 def test_undersampling_leaves_as_many_of_each(base: Path, tmp_path: Path) -> None:
@@ -258,6 +275,55 @@ def test_the_books_recipe_gives_way_to_flags() -> None:
     found = classify.recipe(Classify(protocol="book", model="gpt2", steps=10, batch=4))
     assert (found.steps, found.epochs, found.batch, found.seed) == (10, None, 4, 123)
     assert found.head_bias and found.train == "last-block" and found.data == ["sms-spam"] and found.clip == 0
+
+
+def test_the_books_recipe_holds_for_a_run_that_is_safe_to_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--resume from the first call on, as a script does it: new in an empty folder, itself in its own."""
+    asked: list[Classify] = []
+
+    class Enough(Exception):
+        """What comes behind is not looked at."""
+
+    def launched(settings: Classify, prepare: Any) -> None:
+        asked.append(settings)
+        raise Enough
+
+    monkeypatch.setattr(classify.tuning, "run", launched)
+    given = Classify.create(model="gpt2", out=tmp_path / "run", protocol="book", resume=True, lr=1e-3)
+    for _ in range(2):
+        with pytest.raises(Enough):
+            classify.run(given)
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "settings.toml").write_text("# groundup classify\n", encoding="utf-8")
+    assert asked[0] == classify.recipe(given) and asked[0].seed == 123 and asked[0].lr == 1e-3
+    assert asked[1] == given
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"balance": "none"}, "--balance none"), ({"validation": 0.2}, "--validation 0.2"),
+        ({"test": 0.3, "text_field": "sms"}, "--test 0.3, --text-field sms"), ({"label_field": "y"}, "--label-field y"),
+        ({"pair_field": "b"}, "--pair-field b"),
+    ],
+)  # fmt: skip
+def test_what_the_books_protocol_would_ignore_is_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"leaves no room for {named}$|leaves no room for {named}\n"):
+        classify.recipe(Classify(protocol="book", model="gpt2", **change))
+    classify.recipe(classify.recipe(Classify(protocol="book", model="gpt2")))  # as its settings.toml says it
+
+
+def test_a_loss_of_zero_is_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    row = [Labelled("a", "x"), Labelled("b", "y")]
+    records = [{"kind": "eval", "step": step, "loss": loss, "accuracy": step / 10} for step, loss in
+               ((0, 0.9), (4, 0.5), (8, 0.0), (9, None))]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    monkeypatch.setattr(classify, "parts", lambda out: labelled.Split(row, row, row))
+    fitted = type("Fitted", (), {"steps": 9, "seconds": 1.0, "tokens_per_second": 1.0})()
+    result = classify._result(tmp_path, fitted, None)  # type: ignore[arg-type]
+    assert result.validation_loss == 0.0 and result.validation_accuracy == 0.8
 
 
 @pytest.mark.slow

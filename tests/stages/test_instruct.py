@@ -257,6 +257,54 @@ def test_the_books_parts(base: Path, data: Path, tmp_path: Path):
     assert (len(kept.train), len(kept.valid), len(kept.test)) == (34, 2, 4)
 
 
+def test_a_part_that_cannot_be_measured_is_left_out_and_rows_are_told_as_they_are(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Three of 34 training rows, and every row of the other parts, are longer than the context."""
+    rows = [
+        {"instruction": "why " * (70 if n < 3 or n > 33 else 1) + q, "output": a} for n, (q, a) in enumerate(pairs(40))
+    ]
+    data = tmp_path / "long.json"
+    data.write_text(json.dumps(rows), encoding="utf-8")
+    result = instruct.run(settings(base, data, tmp_path / "run", steps=2, protocol="book"))
+    assert result.rows == {"train": 31, "valid": 0, "test": 0}
+    assert result.dropped == {"train": 3, "valid": 2, "test": 4}
+    assert (result.validation_loss, result.test_loss, result.test_loss_before) == (None, None, None)
+    assert result.steps == 2 and result.past_context == len(result.answers) == 3  # longer than the model's 256
+    err = capsys.readouterr().err
+    for name in ("validation", "test"):
+        assert err.count(f"nothing is measured on the {name} rows: there is nothing to learn") == 1
+    instruct.show(result)
+    text = capsys.readouterr().out
+    assert "3 of train, 2 of valid, 4 of test" in text and "outgrown by 3 questions" in text
+
+
+def test_what_nobody_knows_is_not_graded(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Two of four test questions have no answer: neither right nor wrong, whatever the model says."""
+    rows = [
+        [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+        + ([{"role": "user", "content": "and now?"}] if n in (34, 36) else [])
+        for n, (q, a) in enumerate(pairs(40))
+    ]
+    data = tmp_path / "open.jsonl"
+    data.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
+    result = instruct.run(settings(base, data, tmp_path / "run", steps=1, protocol="book", answers=4))
+    assert (result.answered, result.graded, result.exact) == (4, 2, 0.0)
+    assert [one.expected is None for one in result.answers] == [True, False, True]
+    instruct.show(result)
+    text = capsys.readouterr().out
+    assert "0.0 % of 2 answers" in text and "2 answers: the data does not say" in text
+    assert text.count("expected: ") == 1
+
+
+def test_evaluations_read_rows_of_like_length_together(base: Path, monkeypatch: pytest.MonkeyPatch):
+    _, rows = rows_of(base)
+    source = Rows(rows, pad=0)
+    monkeypatch.setattr(instruct, "evaluate", lambda model, batches, machine: [b.tokens.shape[1] for b in batches])
+    widths = instruct._score(None, 2, source=source, machine=None)
+    assert widths == sorted(widths) and widths == sorted(source.lengths.tolist())[1::2]
+
+
 def test_a_dry_run_leaves_nothing(base: Path, data: Path, tmp_path: Path):
     assert isinstance(instruct.run(settings(base, data, tmp_path / "run", dry_run=True)), Preflight)
     assert not (tmp_path / "run").exists()
@@ -265,7 +313,7 @@ def test_a_dry_run_leaves_nothing(base: Path, data: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"context": 8}, "there is nothing to learn.*begin behind the context"),
+        ({"context": 8}, "the training rows: there is nothing to learn.*begin behind the context"),
         ({"learn": "marked"}, "marks no message"),
         ({"template": "chatlm"}, "no prompt style 'chatlm'"),
         ({"data": ["no/such.json"]}, "no such file or name"),

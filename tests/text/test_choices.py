@@ -84,6 +84,7 @@ def test_the_files_at_hand_can_all_be_read(data_dir: Path):
 
 
 PLAIN = {"context": "c", "choices": ["a", "b"], "label": 0}
+USER = {"role": "user", "content": "q"}
 
 
 @pytest.mark.parametrize(
@@ -167,10 +168,20 @@ def test_questions_of_harbor_are_those_kept_for_tests():
         ({"prompt": "p", "answer": 4}, "is 4, no answer"),
         ({"text": "p", "answer": "4"}, "has no 'prompt'; it has: text, answer"),
         ({"prompt": 3, "answer": "4"}, "'prompt' in .* holds 3"),
-        ({"prompt": "p", "answer": "4", "kind": 3}, "'kind' in .* is 3"),
-        ({"messages": [{"role": "assistant", "content": "a"}], "answer": "4"}, "do not end with a question"),
-        ({"messages": [], "answer": "4"}, "do not end with a question"),
-        ({"messages": "hi", "answer": "4"}, "do not end with a question"),
+        ({"prompt": "p", "answer": "4", "kind": 3}, "'kind' in .* line 1 holds 3, not text"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": "a"}], "answer": "4"},
+            "line 1 do not end with a question",
+        ),
+        ({"messages": [{"role": "assistant", "content": "a"}], "answer": "4"}, "line 1: roles out of order: assistant"),
+        ({"messages": [USER, USER], "answer": "4"}, "line 1: roles out of order: user after user"),
+        ({"messages": [{"role": "usr", "content": "a"}], "answer": "4"}, 'message 0 in .* line 1 has the role "usr"'),
+        ({"messages": [{"role": "user", "content": "\ud800"}], "answer": "4"}, "line 1 holds half of a surrogate"),
+        ({"messages": [], "answer": "4"}, "'messages' in .* line 1 is \\[\\], not a list"),
+        ({"messages": "hi", "answer": "4"}, "'messages' in .* line 1 is \"hi\", not a list"),
+        ({"prompt": "\ud800", "answer": "4"}, "'prompt' in .* line 1 holds half of a surrogate"),
+        ({"prompt": "p", "answers": ["4", "\udfff"]}, "'answers' in .* line 1 holds half of a surrogate"),
+        ({"prompt": "p", "answer": "4", "kind": "\ud800"}, "'kind' in .* line 1 holds half of a surrogate"),
     ],
 )
 def test_questions_that_cannot_be_asked(tmp_path: Path, row: dict[str, Any], said: str):

@@ -122,6 +122,28 @@ def test_harbor_keeps_questions_for_the_test_apart():
     assert all(row.held_out for row in (*parts.valid, *parts.test))
     assert len(parts.valid) == pytest.approx(10, abs=1) and len(parts.test) == pytest.approx(20, abs=1)
     assert read("harbor-questions:200:3") == rows != read("harbor-questions:200:4")
+    with pytest.raises(DataError, match="30 conversations are kept out of training, first test question 0 of harbor"):
+        split([*talks(900), *rows], protocol="book")
+
+
+def test_own_rows_beside_harbors_are_divided_too():
+    """100 of one's own: 5, 10, 85. Of harbor's 200, 30 are held out: 10 and 20; the 170 others are all learnt from."""
+    pytest.importorskip("groundup.text.harbor.questions")
+    harbors, own = read("harbor-questions:200:3"), talks(100)
+    parts = split([*harbors, *own], validation=0.05, test=0.10, seed=1)
+    mine = [sum(row in own for row in part) for part in (parts.train, parts.valid, parts.test)]
+    assert mine == [85, 5, 10]
+    assert [len(part) for part in (parts.train, parts.valid, parts.test)] == [85 + 170, 5 + 10, 10 + 20]
+    assert not any(row.held_out for row in parts.train)
+    firsts = {row in own for row in parts.test[:15]}
+    assert firsts == {True, False}  # mixed, not one behind the other: the first test rows are those that are answered
+
+
+def test_one_held_out_row_goes_to_validation():
+    rows = [Conversation((HI | {"content": "?"}, HELLO), held_out=True), *talks(9)]
+    parts = split(rows, validation=0.05, test=0.10, seed=0)
+    assert [row.held_out for row in parts.valid].count(True) == 1 and len(parts.test) == 1
+    assert not any(row.held_out for row in parts.train)
 
 
 @pytest.mark.parametrize("name", ["harbor-questions:x", "harbor-questions:0", "harbor-questions:1:2:3"])
@@ -210,6 +232,15 @@ def test_bytes_that_are_no_text(tmp_path: Path):
         read(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("text", ["{% for m in messages %}" * 500, '[{"instruction": "Hi"}]', "a\n" * 3000])
+def test_text_in_the_place_of_its_path(text: str):
+    with pytest.raises(DataError) as raised:
+        read(text)
+    assert raised.value.fix == "give the path of the file" and len(raised.value.what) < 200
+    with pytest.raises(DataError, match="no such file or name: a{60}… .5,000 characters"):
+        read("a" * 5000)
+
+
 def test_names_that_are_nothing(tmp_path: Path):
     with pytest.raises(DataError, match="did you mean 'instruction-data'"):
         read("instruction-dat")
@@ -244,9 +275,26 @@ def test_what_is_said_twice_is_kept_once():
     rows = [Conversation((asked, HELLO), "a"), Conversation((joined, HELLO | {"learn": True}), "b"),
             Conversation((asked, HELLO | {"content": "Other"}), "c"), *talks(10)]  # fmt: skip
     parts = split(rows, validation=0.1, test=0.1, seed=0)
-    kept = {row.where for part in (parts.train, parts.valid, parts.test) for row in part}
-    assert parts.duplicates == 1 and {"a", "c"} <= kept and "b" not in kept
+    kept = {row.where: row for part in (parts.train, parts.valid, parts.test) for row in part}
+    assert parts.duplicates == 1 and {"a", "c"} <= set(kept) and "b" not in kept
+    assert kept["a"].messages == (asked, HELLO | {"learn": True}) and kept["c"] == rows[2]
     assert split(rows, protocol="book").duplicates == 0
+
+
+@pytest.mark.parametrize(
+    ("marks", "kept"),
+    [((False, True), True), ((True, False), True), ((False, None), False), ((None, False), False), ((None,) * 2, None)],
+)
+def test_marks_of_what_is_said_twice_are_merged(marks: tuple[Any, Any], kept: bool | None):
+    """To be learnt where any copy says so: two copies, of whose two answers only the second is marked differently."""
+    rows = []
+    for mark in marks:
+        again = HELLO if mark is None else HELLO | {"learn": mark}
+        rows.append(Conversation((HI, HELLO | {"learn": True}, HI, again), "twice", held_out=mark is marks[1]))
+    parts = split([*rows, *talks(10)], validation=0.1, test=0.1, seed=0)
+    (row,) = [row for part in (parts.train, parts.valid, parts.test) for row in part if row.where == "twice"]
+    assert [message.get("learn") for message in row.messages] == [None, True, None, kept]
+    assert row.held_out and row not in parts.train
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -295,6 +343,28 @@ def test_what_has_no_place_in_alpaca_is_refused_and_nothing_is_written(tmp_path:
         with pytest.raises(DataError, match="entry 9 has no place in Alpaca's form"):
             write_alpaca(tmp_path / "x.json", [Conversation((HI, HELLO)), row])
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x.json.gz", "x.jsonl.zst", "x.jsonl.GZ", "x.txt", "x"])
+def test_names_that_could_not_be_read_again_are_not_written(tmp_path: Path, name: str):
+    for write in (write_messages, write_alpaca):
+        with pytest.raises(DataError, match="cannot write conversations to") as raised:
+            write(tmp_path / name, talks(1))
+        assert raised.value.fix.startswith("give a name that ends in .json")
+    with pytest.raises(DataError, match=r"give a name that ends in \.jsonl"):
+        write_messages(tmp_path / "x.json", talks(1))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_or_a_file_in_the_way_is_named(tmp_path: Path):
+    (tmp_path / "x.jsonl").mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match=r"x\.jsonl is a folder"):
+        write_messages(tmp_path / "x.jsonl", talks(1))
+    for below in ("file/x.jsonl", "file/deep/x.jsonl"):
+        with pytest.raises(DataError, match="is no folder"):
+            write_messages(tmp_path / below, talks(1))
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,14 +13,93 @@ from groundup.errors import DataError
 from groundup.text import harbor
 from groundup.text.harbor import questions as asking
 from groundup.text.harbor import world
-from groundup.text.harbor.questions import FAMILIES, Question, Split, questions
+from groundup.text.harbor.questions import FAMILIES, FINDS, HOLDINGS, Question, Split, questions
 
 NAMES = [each.name for each in world.PEOPLE]
-LEARNT = list(questions(1, 2000, split="train"))
-ASKED = list(questions(2, 600, split="test"))
+LEARNT = list(questions(1, 3000, split="train"))
+ASKED = list(questions(2, 1500, split="test"))
+HOLDINGS_LEARNT = list(questions(1, 2000, split="train", families=HOLDINGS))
+HOLDINGS_ASKED = list(questions(2, 600, split="test", families=HOLDINGS))
 SPLITS: tuple[Split, ...] = ("train", "test")
 
-# An independent reader: what each sentence of a scene says, as patterns written by hand.
+# An independent reader: what each sentence of a find says, as patterns written by hand. A group is a part: fn finder,
+# ft and fp thing and place found, c carried to, k keeper, w witness, x price. Said again: `t` the thing found, `p` the
+# place, `n` the finder, `b` the keeper.
+AT = r"(?:at|in|on|At|In|On) the"
+EVENT = [
+    rf"(?P<fn>[A-Z][a-z]+) found the (?P<ft>\w+) {AT} (?P<fp>[a-z ]+?)(?: by sitting on it)?\.",
+    rf"{AT} (?P<fp>[a-z ]+) (?P<fn>[A-Z][a-z]+) found the (?P<ft>\w+)\.",
+    rf"The (?P<ft>\w+) lay {AT} (?P<fp>[a-z ]+), and (?P<fn>[A-Z][a-z]+) found it\.",
+    r"(?:The find was carried|By noon the find had been carried) to the (?P<c>[a-z ]+)\.",
+    r"(?P<n>[A-Z][a-z]+) carried the find to the (?P<c>[a-z ]+)\.",
+    r"Six crabs carried the (?P<t>\w+) to the (?P<c>[a-z ]+)\.",
+    r"(?P<k>[A-Z][a-z]+) keeps the find now\.",
+    r"(?P<k>[A-Z][a-z]+) keeps the (?P<t>\w+) now and will not say why\.",
+    r"These days (?P<k>[A-Z][a-z]+) keeps the (?P<t>\w+)\.",
+    rf"{AT} (?P<p>[a-z ]+) (?P<w>[A-Z][a-z]+) saw it all\.",
+    rf"(?P<w>[A-Z][a-z]+) saw it all {AT} (?P<p>[a-z ]+?)(?: and told the whole town)?\.",
+    r"The find was paid for with an? (?P<x>\w+)\.",
+    r"(?P<b>[A-Z][a-z]+) paid for the find with an? (?P<x>\w+)\.",
+    r"(?P<n>[A-Z][a-z]+) was paid with an? (?P<x>\w+) and bit it\.",
+]
+AGAIN = {"t": "ft", "p": "fp", "n": "fn", "b": "k"}
+# question -> the part wanted, and the answer with {} for its value; what a question names must be the find's own
+ABOUT = {
+    r"Who found the (?P<ft>\w+)\?": ("fn", "{} found it."),
+    r"What did (?P<fn>\w+) find\?": ("ft", r"\g<fn> found the {}."),
+    r"Where was the (?P<ft>\w+) found\?": ("fp", "It was found @ {}."),
+    r"Where was the (?P<ft>\w+) carried\?": ("c", "It was carried to the {}."),
+    r"Who keeps the (?P<ft>\w+) now\?": ("k", "{} keeps it."),
+    r"Who saw it all\?": ("w", "{} saw it all."),
+    r"What was paid for the (?P<ft>\w+)\?": ("x", "It was paid for with # {}."),
+}
+
+
+def event(scene: str) -> dict[str, str]:
+    """The parts of a find, each said exactly once; fails where a sentence contradicts another or is not understood."""
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", scene)
+    read = [next(found for p in EVENT if (found := re.fullmatch(p, each))).groupdict() for each in sentences]
+    parts = {key: value for each in read for key, value in each.items() if key not in AGAIN}
+    assert "fn" in read[0] and sum(len(each.keys() - AGAIN.keys()) for each in read) == len(parts) == 7, scene
+    for each in read:
+        assert all(value == parts[AGAIN[key]] for key, value in each.items() if key in AGAIN), scene
+    return parts
+
+
+def found_answer(scene: str, question: str) -> tuple[str, str]:
+    """What is wanted and the whole answer, from the words of the scene alone."""
+    parts = event(scene)
+    asked, (wanted, form) = next(
+        (found, ABOUT[pattern]) for pattern in ABOUT if (found := re.fullmatch(pattern, question))
+    )
+    assert all(parts[key] == value for key, value in asked.groupdict().items()), (scene, question)
+    value = parts[wanted]
+    words = asked.expand(form).format(value).replace("@", f"{world.PLACES.get(value)} the")
+    return value, words.replace("#", "an" if value == "umbrella" else "a")
+
+
+@pytest.mark.parametrize("found", [LEARNT, ASKED], ids=["train", "test"])
+def test_every_question_about_a_find_has_exactly_the_answer_that_the_scene_gives(found: list[Question]) -> None:
+    for each in found:
+        assert (each.wanted, each.answer) == found_answer(each.scene, each.question), each.prompt
+        parts = event(each.scene)
+        assert each.triples == (each.about,) == ((parts["fn"], parts["ft"], parts["fp"]),)
+
+
+def test_every_part_of_a_find_has_others_of_its_sort_beside_it() -> None:
+    """Three names, two things, two places in each scene: a question's kind alone never gives the answer away."""
+    for each in ASKED:
+        parts = event(each.scene)
+        for sort in (("fn", "k", "w"), ("ft", "x"), ("fp", "c")):
+            assert len({parts[key] for key in sort}) == len(sort), each.scene
+
+
+def test_sentences_behind_the_first_come_in_any_order() -> None:
+    orders = Counter(tuple(re.findall(r"carried|keeps|saw|paid", each.scene)) for each in ASKED)
+    assert len(orders) == 24 and max(orders.values()) < 0.1 * len(ASKED)
+
+
+# And one of holdings.
 NAME, THING, PLACE = r"(?P<n>[A-Z]\w+)", r"the (?P<o>\w+)", r"(?:at|in|on) the (?P<p>[\w ]+?)"
 SAID = [
     rf"{NAME} took {THING} to the (?P<p>[\w ]+)\.",
@@ -76,8 +155,8 @@ def sentence(question: str, wanted: str) -> str:
     return words[0].upper() + words[1:]
 
 
-@pytest.mark.parametrize("found", [LEARNT, ASKED], ids=["train", "test"])
-def test_every_question_has_exactly_the_answer_that_the_scene_gives(found: list[Question]) -> None:
+@pytest.mark.parametrize("found", [HOLDINGS_LEARNT, HOLDINGS_ASKED], ids=["train", "test"])
+def test_every_question_about_holdings_has_exactly_the_answer_that_the_scene_gives(found: list[Question]) -> None:
     for each in found:
         assert len(understood(each.scene)) == len(each.triples), each.scene
         assert answered(each.scene, each.question) == {each.wanted}, each.prompt
@@ -85,7 +164,7 @@ def test_every_question_has_exactly_the_answer_that_the_scene_gives(found: list[
 
 
 def test_the_triple_beside_a_question_is_the_one_that_it_is_about() -> None:
-    for each in ASKED:
+    for each in HOLDINGS_ASKED:
         assert each.about in each.triples
         fact = next(fact for fact in understood(each.scene) if fact["n"] == each.about[0])
         assert (fact["n"], fact["o"], fact["p"]) == each.about
@@ -93,8 +172,8 @@ def test_the_triple_beside_a_question_is_the_one_that_it_is_about() -> None:
 
 
 def test_training_and_testing_share_no_triple_and_no_scene() -> None:
-    learnt = {triple for each in LEARNT for triple in each.triples}
-    asked = {triple for each in ASKED for triple in each.triples}
+    learnt = {triple for each in LEARNT + HOLDINGS_LEARNT for triple in each.triples}
+    asked = {triple for each in ASKED + HOLDINGS_ASKED for triple in each.triples}
     assert len(learnt) > 1000 and len(asked) > 200
     assert not learnt & asked
     assert not set(asking.triples("train")) & set(asking.triples("test"))
@@ -118,11 +197,12 @@ def test_no_answer_can_be_known_by_heart() -> None:
 
 
 def test_guessing_stays_under_one_half() -> None:
-    assert asking.by_majority(LEARNT, ASKED) < 0.25
-    assert asking.by_copying_the_last(ASKED) < 0.4
-    for kind in FAMILIES:  # nor does it pay for any single kind
-        some = [each for each in ASKED if each.kind == kind]
-        assert asking.by_majority(LEARNT, some) < 0.5 and asking.by_copying_the_last(some) < 0.5, kind
+    for learnt, asked in ((LEARNT, ASKED), (HOLDINGS_LEARNT, HOLDINGS_ASKED)):
+        assert asking.by_majority(learnt, asked) < 0.25
+        assert asking.by_copying_the_last(asked) < 0.5
+        for kind in {each.kind for each in asked}:  # nor does it pay for any single kind
+            some = [each for each in asked if each.kind == kind]
+            assert asking.by_majority(learnt, some) < 0.25 and asking.by_copying_the_last(some) < 0.65, kind
 
 
 def test_the_guesses_by_hand() -> None:
@@ -147,18 +227,28 @@ def test_only_the_exact_answer_is_right() -> None:
 
 
 def test_families_take_turns_and_can_be_held_out() -> None:
-    counts = Counter(each.kind for each in LEARNT)
-    assert set(counts) == set(FAMILIES)
-    assert min(counts.values()) > 2000 / len(FAMILIES) * 0.75
-    kept = set(FAMILIES) - {"who gave it"}
+    for learnt, families in ((LEARNT, FINDS), (HOLDINGS_LEARNT, HOLDINGS)):
+        counts = Counter(each.kind for each in learnt)
+        assert set(counts) == set(families)
+        assert min(counts.values()) > len(learnt) / len(families) * 0.75
+    kept = set(HOLDINGS) - {"who gave it"}
     found = list(asking.conversations(5, 200, split="train", families=sorted(kept)))
     assert {each["kind"] for each in found} <= kept
     assert not any("Who gave" in message["content"] for each in found for message in each["messages"])
 
 
-def test_conversations_take_turns_and_every_answer_is_right() -> None:
-    found = list(asking.conversations(9, 300, split="train"))
-    assert {len(each["messages"]) for each in found} == {2, 4, 6}
+def test_both_sorts_of_scene_can_be_asked_for_at_once() -> None:
+    kinds = {each.kind for each in questions(3, 300, families=FAMILIES)}
+    assert kinds == set(FAMILIES) == set(FINDS) | set(HOLDINGS) and not set(FINDS) & set(HOLDINGS)
+    talks = list(asking.conversations(3, 100, families=["who has it", "who found it"]))
+    assert {each["kind"] for each in talks} == {"who has it", "who found it"}
+    assert {len(each["messages"]) for each in talks if each["kind"] == "who found it"} == {2}  # no second question left
+
+
+@pytest.mark.parametrize("families", [FINDS, HOLDINGS], ids=["finds", "holdings"])
+def test_conversations_take_turns_and_every_answer_is_right(families: dict[str, tuple[str, str, str]]) -> None:
+    found = list(asking.conversations(9, 300, split="train", families=families))
+    assert {len(each["messages"]) for each in found} == {8}
     for each in found:
         roles = [message["role"] for message in each["messages"]]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
@@ -166,8 +256,11 @@ def test_conversations_take_turns_and_every_answer_is_right() -> None:
         scene = first.rpartition("\n\n")[0]
         texts = [message["content"].rpartition("\n\n")[2] for message in each["messages"]]
         for question, answer in zip(texts[::2], texts[1::2], strict=True):
-            (wanted,) = answered(scene, question)
-            assert answer == sentence(question, wanted)
+            if families is FINDS:
+                assert answer == found_answer(scene, question)[1]
+            else:
+                (wanted,) = answered(scene, question)
+                assert answer == sentence(question, wanted)
         assert len(set(texts[::2])) == len(texts[::2])  # no question twice
     assert {len(each["messages"]) for each in asking.conversations(9, 50, split="test")} == {2}
     assert {len(each["messages"]) for each in asking.conversations(9, 50, turns=2)} == {4}
@@ -183,7 +276,7 @@ def test_the_same_seed_gives_the_same_questions_in_any_process_and_from_any_numb
 
 
 def test_questions_fit_a_short_context() -> None:
-    assert max(len(each.prompt.split()) for each in LEARNT) < 70
+    assert max(len(each.prompt.split()) for each in LEARNT) < 80
 
 
 def test_what_does_not_exist_is_refused() -> None:

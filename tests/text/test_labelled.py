@@ -98,6 +98,7 @@ def test_pairs_keep_both_texts(tmp_path: Path) -> None:
         ("text,label\na,x\nb,y,z\n", r"row 3 has 3 values, the header has 2"),
         ('text,label\na,x\n"b,y\n', r"row 3 is malformed"),
         ("text,label\n", "holds no rows"),
+        ("text,label,label\na,x,y\n", "a.csv has more than one column 'label'"),
         ("", "is empty"),
     ],
 )
@@ -123,6 +124,27 @@ def test_what_is_wrong_in_a_table_is_named_by_row(tmp_path: Path, content: str, 
 def test_what_is_wrong_in_lines_of_json_is_named_by_line(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(written(tmp_path / "a.jsonl", '{"text": "fine", "label": "x"}\n' + line + "\n"))
+
+
+def test_columns_without_a_name_may_be_many(tmp_path: Path) -> None:
+    """As a spreadsheet leaves them behind the last column."""
+    assert plain(read(written(tmp_path / "a.csv", "text,label,,\na,x,,\n"))) == [("a", "x")]
+
+
+def test_columns_of_parquet_have_names_of_their_own(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=["text", "label", "label"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="more than one column 'label'"):
+        read(tmp_path / "a.parquet")
+
+
+def test_labels_of_text_stay_as_they_are_written(tmp_path: Path) -> None:
+    lines = '{"text": "a", "label": 1}\n{"text": "b", "label": 1.0}\n{"text": "c", "label": "1.0"}\n'
+    assert [row.label for row in read(written(tmp_path / "a.jsonl", lines))] == ["1", "1", "1.0"]
+    assert [row.label for row in read(written(tmp_path / "a.csv", "text,label\na,1\nb,1.0\n"))] == ["1", "1.0"]
 
 
 def test_names_and_paths_that_lead_nowhere(tmp_path: Path) -> None:
@@ -284,6 +306,15 @@ def test_pandas_itself_says_so_where_it_is_installed(spam: Path) -> None:
 def test_a_file_that_is_not_like_the_books_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2 is no label and text"):
         book(written(tmp_path / "a", "ham\thello\nspam hello\n"))
+
+
+def test_a_file_too_small_for_the_books_cuts_is_refused(tmp_path: Path) -> None:
+    """Of 3 + 3 rows, 4 are trained on, 0 validate; of 30 classes with 3 rows each, some are in no training row."""
+    small = "".join(f"{label}\ttext {number}\n" for number in range(3) for label in ("ham", "spam"))
+    many = "".join(f"class{label}\ttext {number}\n" for number in range(3) for label in range(30))
+    for name, content in (("small", small), ("many", many)):
+        with pytest.raises(DataError, match=f"{name} is too small for the book's cuts"):
+            book(written(tmp_path / name, content))
 
 
 def test_readable_is_decided_by_the_name() -> None:

@@ -117,6 +117,16 @@ def test_files_that_are_no_template(tmp_path: Path, content: bytes, what: str):
         resolve(str(tmp_path / "x.jinja"), None)
 
 
+@pytest.mark.parametrize("repeated", [1, 500])
+def test_a_template_in_the_place_of_its_path(repeated: int):
+    for text in ("{% for m in messages %}{{ m.content }}{% endfor %}", "{{ messages[0].content }}"):
+        with pytest.raises(DataError, match="this is a template, not its path") as raised:
+            resolve(text * repeated, None)
+        assert raised.value.fix == "give the path of the file" and len(raised.value.what) < 120
+    with pytest.raises(DataError, match="no prompt style 'a{60}… .5,000 characters"):
+        resolve("a" * 5000, None)
+
+
 def test_an_unknown_name():
     with pytest.raises(DataError, match="did you mean 'alpaca'"):
         resolve("alpacca", None)

@@ -137,6 +137,29 @@ def test_all_and_marked():
         chat_row(tokenizer, written, talk("Hi", "Yo", where="entry 3"), learn="marked")
 
 
+def test_marks_that_are_passed_over_are_remarked_on():
+    """Two answers are marked as not to be learnt; a question's mark and an answer without one do not count."""
+    tokenizer = letters("<|im_start|>", "<|im_end|>")
+    written = template(tokenizer, CHATML)
+    first = marked(talk("Hi", "Yo", "Bye", "So"), False, True)
+    question = Conversation(({"role": "user", "content": "Hi", "learn": False}, {"role": "assistant", "content": "Yo"}))
+    talks = [first, marked(talk("Hi", "No"), False), question]
+    many = "2 answers are marked as not to be learnt and are learnt all the same: --learn marked leaves them out"
+    for learn in ("answers", "all"):
+        assert chat_rows(tokenizer, written, talks, learn=learn, context=99).words().splitlines()[1:] == [many]
+    one = "1 answer is marked as not to be learnt and is learnt all the same: --learn marked leaves it out"
+    assert chat_rows(tokenizer, written, [first], learn="answers", context=99).remark == one
+    assert not chat_rows(tokenizer, written, [first], learn="marked", context=99).remark
+    assert not chat_rows(tokenizer, written, [question], learn="answers", context=99).remark
+
+
+def test_nothing_to_learn_names_the_part():
+    tokenizer = letters("<|im_start|>", "<|im_end|>")
+    written, only = template(tokenizer, CHATML), [marked(talk("Hi", "Yo"), False)]
+    with pytest.raises(DataError, match="^the validation rows: there is nothing to learn"):
+        chat_rows(tokenizer, written, only, learn="marked", context=99, source="the validation rows")
+
+
 def test_a_mark_on_anything_but_an_answer_counts_for_nothing():
     tokenizer = letters("<|im_start|>", "<|im_end|>")
     roles = ("system", "user", "assistant", "tool", "assistant")

@@ -5,7 +5,7 @@ after it, and `LabelledRows`, a `Source` of batches. Shapes: B batch, T time.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -88,6 +88,19 @@ class Reading:
         while self.join and len(self.join) < len(ids) and tuple(ids[-len(self.join) :]) == self.join:
             ids = ids[: -len(self.join)]  # with nothing behind it, it joins nothing; a reader may take it for filler
         return ids if self.fill is None else ids + [self.fill] * (self.context - len(ids))
+
+    def loses_pair(self, tokenizer: Tokenizer, row: Labelled) -> bool:
+        """Whether nothing is left of a row's second text, because the first fills the context.
+
+        >>> from groundup import tokens
+        >>> tokenizer = tokens.train("chars", ["cat hat"])
+        >>> [Reading(4).loses_pair(tokenizer, Labelled(text, "x", "hat")) for text in ("cat", "cat ")]
+        [False, True]
+        """
+        if row.pair is None:
+            return False
+        alone = self.whole(tokenizer, replace(row, pair=None))
+        return len(alone) + len(self.join) >= self.context
 
 
 def _line_end(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ from groundup.model.heads import POOLINGS, Classifier, HeadConfig
 from groundup.model.lora import LoraConfig
 from groundup.text.guard import inside, optional
 
-__all__ = ["apply", "base_of", "config_in", "export", "is_adapter", "restore", "write"]  # two of them handed on
+__all__ = ["apply", "base_of", "config_in", "export", "is_adapter", "numbers_in", "restore", "write"]  # two handed on
 
 PICKLED = "adapter_model.bin"
 FIX = "use the adapter with the base it was trained on"
@@ -90,6 +90,11 @@ def config_in(folder: Path) -> LoraConfig:
     return _settings(_opened(folder))
 
 
+def numbers_in(folder: Path) -> int:
+    """How many numbers a folder's file of adapters holds, by its header."""
+    return sum(math.prod(shape) for shape in _opened(folder).weights.shapes().values())
+
+
 def apply(model: nn.Module, folder: Path) -> nn.Module:
     """Put the adapters of a folder, ours or peft's, on the base they belong on, which is changed in place.
 
@@ -117,11 +122,19 @@ def apply(model: nn.Module, folder: Path) -> nn.Module:
 def restore(model: nn.Module, folder: Path) -> None:
     """Read the numbers of a folder, which `export` made of such a network, back into the network's own adapters.
 
-    Raises CheckpointError where they are those of another; nothing has changed then.
+    Raises CheckpointError where they are those of another, or were trained on another base; nothing has changed then.
     """
     found, stored = lora.attached(model), _opened(folder)
     if found is None:
         raise CheckpointError(f"{folder} holds adapters, the network has none", "open the folder instead")
+    learnt_on, here = _settings(stored).base_sha256, found.config.base_sha256
+    if learnt_on and here and learnt_on != here:
+        base = found.config.base or "the base"
+        raise CheckpointError(
+            f"{base} has changed since the adapters in {folder} were saved: the sha256 of its weights was "
+            f"{learnt_on[:12]}... and is {here[:12]}...",
+            "put that model back, or start a new run with another --out",
+        )
     plan = {name: layer.parts for name, layer in lora.adapted(model).items()}
     _check(model, plan, found.also, stored)
     _fill(model, stored)

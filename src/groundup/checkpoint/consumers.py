@@ -77,21 +77,40 @@ def transformers_logits(folder: Path) -> Callable[[list[int]], Tensor]:
     >>> transformers_logits(Path("runs/first/model"))([5, 3]).shape  # doctest: +SKIP
     torch.Size([2, 1024])
     """
-    transformers = imported("transformers")
-    with _quiet(transformers), _refusals("transformers", folder):
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-    strange = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
-    if strange:
-        raise CheckpointError(f"transformers does not find its own tensors in {folder}: {strange}", "export it again")
-    model.eval()
+    model = _opened(folder, "AutoModelForCausalLM")
 
     @torch.inference_mode()
     def logits(ids: list[int]) -> Tensor:
         return model(torch.tensor([ids]), use_cache=False).logits[0].float()
 
     return logits
+
+
+def transformers_classes(folder: Path) -> Callable[[list[int]], Tensor]:
+    """The classifier that AutoModelForSequenceClassification finds in a folder, in fp32: ids (T,) to logits (C,).
+
+    As `transformers_logits`; a bias of the score, which no classifier there has, is passed over.
+    """
+    model = _opened(folder, "AutoModelForSequenceClassification", passed_over=("score.bias",))
+
+    @torch.inference_mode()
+    def logits(ids: list[int]) -> Tensor:
+        return model(torch.tensor([ids]), use_cache=False).logits[0].float()
+
+    return logits
+
+
+def _opened(folder: Path, kind: str, *, passed_over: Sequence[str] = ()) -> Any:
+    """A network of transformers in evaluation mode, every tensor of the file in it."""
+    transformers = imported("transformers")
+    with _quiet(transformers), _refusals("transformers", folder):
+        model, report = getattr(transformers, kind).from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    found = {kind: sorted(set(map(str, names)) - set(passed_over)) for kind, names in report.items()}
+    if strange := {kind: names for kind, names in found.items() if names}:
+        raise CheckpointError(f"transformers does not find its own tensors in {folder}: {strange}", "export it again")
+    return model.eval()
 
 
 def transformers_ids(folder: Path) -> Callable[[str], list[int]]:

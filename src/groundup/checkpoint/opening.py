@@ -7,6 +7,7 @@ is used only for a name, and only where no copy of that model is on this machine
 
 import dataclasses
 import errno
+import shlex
 from pathlib import Path
 
 from groundup import tokens
@@ -15,6 +16,7 @@ from groundup.checkpoint.gguf import read as gguf
 from groundup.checkpoint.huggingface import CARD
 from groundup.checkpoint.source import Source
 from groundup.errors import CheckpointError, nearest
+from groundup.settings import command_of
 from groundup.text.download import Progress
 from groundup.tokens import prepare
 
@@ -164,10 +166,9 @@ def _model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file() or adapters.is_adapter(folder):
             return folder
-    if (path / "settings.toml").is_file():
-        raise CheckpointError(
-            f"the run in {path} has no checkpoint yet", f"go on with it: groundup pretrain --out {path} --resume"
-        )
+    if (settings := path / "settings.toml").is_file():
+        again = f"groundup {command_of(settings)} --out {shlex.quote(str(path))} --resume"
+        raise CheckpointError(f"the run in {path} has no checkpoint yet", f"go on with it: {again}")
     raise CheckpointError(
         f"{path} is no model folder: it has no config.json", "give a run folder, RUN/best or a model folder"
     )

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from groundup.text.template import ChatTemplate
 HELP = """\
 /reset        begin anew; what the model was told first stays
 /system TEXT  begin anew, and tell the model this first; without TEXT nothing
-/save FILE    write the conversation as one line of messages (JSONL), to learn from or to look at
+/save FILE    write the conversation as one line of messages, to learn from or to look at; FILE ends in .jsonl
 /help         this
 /quit         leave (also Ctrl-D); Ctrl-C stops an answer
 //TEXT        say something that begins with /"""
@@ -192,19 +192,43 @@ class _Talk:
 
     def _save(self, name: str) -> None:
         """Write the conversation; a file that was there before this session is never replaced."""
-        path = Path(name).expanduser()
         if not name:
             raise DataError("/save needs the name of a file", "say, for instance: /save talk.jsonl")
-        if not any(message["role"] == "assistant" for message in self.chat.messages):
+        told = answered(self.chat.messages)
+        if not any(message["role"] == "assistant" for message in told):
             raise DataError("there is nothing to save yet", "say something first")
+        try:
+            path = Path(name).expanduser()
+            self._write(path, told)
+        except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in it; RuntimeError: ~ of nobody
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise DataError(f"cannot write {name!r}: {why}", "choose another name, as in /save talk.jsonl") from None
+        left = sum(not message["content"] for message in self.chat.messages if message["role"] == "assistant")
+        remark(f"saved in {path}" + (f", without turns that got no words for an answer: {left:,}" if left else ""))
+
+    def _write(self, path: Path, told: Sequence[Mapping[str, Any]]) -> None:
+        if path.suffix.lower() != ".jsonl":
+            raise DataError(f"{path} would hold JSONL under another name", f"say /save {path.with_suffix('.jsonl')}")
         if path.exists() and path.resolve() not in self._saved:
             raise DataError(f"{path} exists already", "choose another name")
-        try:
-            conversations.write_messages(path, [Conversation(tuple(self.chat.messages), "this conversation")])
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}", "choose another name") from None
+        conversations.write_messages(path, [Conversation(tuple(told), "this conversation")])
         self._saved.add(path.resolve())
-        remark(f"saved in {path}")
+
+
+def answered(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A conversation without the turns that hold no words, question and answer together: no file has room for those.
+
+    >>> said = [("user", "Hi"), ("assistant", ""), ("user", "Hello?"), ("assistant", "Yes.")]
+    >>> [m["content"] for m in answered([{"role": role, "content": text} for role, text in said])]
+    ['Hello?', 'Yes.']
+    """
+    found: list[Mapping[str, Any]] = []
+    for message in messages:
+        if str(message["content"]).strip():
+            found.append(message)
+        elif message["role"] == "assistant" and found:
+            found.pop()
+    return found
 
 
 def _by_hand() -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import tokens
-from groundup.checkpoint import atomic, fields, huggingface, opening, sources
+from groundup.checkpoint import adapters, atomic, classifier, fields, huggingface, opening, sources
 from groundup.errors import CheckpointError, DataError, TokenizerError
 from groundup.journal import Journal
 from groundup.model.config import BigramConfig, ModelConfig, count_parameters
@@ -73,10 +73,8 @@ def describe_run(path: Path) -> Facts:
     for kind in ("train", "eval"):
         if found := [record for record in records if record.get("kind") == kind]:
             facts[f"last {kind}"] = {name: value for name, value in found[-1].items() if name != "kind"}
-    if (path / "model" / "config.json").is_file():
-        facts |= {
-            f"model: {name}": section for name, section in describe_model(path / "model").items() if name != "holds"
-        }
+    if reader := next((KINDS[mark] for mark in MODELS if (path / "model" / mark).is_file()), None):
+        facts |= {f"model: {name}": section for name, section in reader(path / "model").items() if name != "holds"}
     if (path / "best").is_dir():
         facts["best: files"] = _files(path / "best")
     return facts
@@ -93,8 +91,33 @@ def _progress(path: Path, steps: int | None) -> Facts:
 
 def describe_model(path: Path) -> Facts:
     """Family, sizes, parameters, number format, tokenizer, and whether every file is as it was written."""
-    config = fields.model_config(huggingface.read_json(path / "config.json"))
+    document = huggingface.read_json(path / "config.json")
+    head = classifier.head_of(document)
+    config = fields.model_config(document) if head is None else classifier.trunk_of(document)
     facts: Facts = {"holds": "a model", "network": _network(config) | {"dtype": _stored(path)}}
+    if head is not None:
+        facts["holds"] = "a classifier"
+        facts["head"] = {"classes": list(head.labels), "pooling": head.pooling, "bias": head.bias}
+    return facts | _beside(path)
+
+
+def describe_adapters(path: Path) -> Facts:
+    """What adapters stand on and how large they are; of the base only what the folder says itself."""
+    config = adapters.config_in(path)
+    facts: Facts = {
+        "base": config.base or "not named",
+        "base_sha256": config.base_sha256 or "not recorded",
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "targets": list(config.targets) or "as the tensors say",
+        "parameters": adapters.numbers_in(path),
+    }
+    return {"holds": "adapters", "adapters": facts, **_beside(path)}
+
+
+def _beside(path: Path) -> Facts:
+    """What every model folder has beside its weights."""
+    facts: Facts = {}
     try:
         facts["tokenizer"] = _tokenizer(tokens.load(path))
     except TokenizerError as error:  # a damaged folder is a finding, too
@@ -168,6 +191,8 @@ def _tokenizer(tokenizer: Tokenizer) -> Facts:
 KINDS: dict[str, Callable[[Path], Facts]] = {
     runs.SETTINGS: describe_run,
     "config.json": describe_model,
+    huggingface.ADAPTER: describe_adapters,
     prepare.MANIFEST: describe_shards,
     "tokenizer.json": describe_tokenizer,
 }
+MODELS = ("config.json", huggingface.ADAPTER)  # those of them that RUN/model may be

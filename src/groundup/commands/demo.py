@@ -141,6 +141,6 @@ def lines(result: Result) -> Iterator[str]:
     yield from demo_questions.lines(result.answered)
     yield f"\n{result.seconds:.0f} s in all. Next:"
     yield f"  groundup generate {out}                       another story"
-    yield f"  groundup chat {tuned}                 tell it a scene and ask"
+    yield f"  groundup chat {tuned}                 tell it of a find and ask"
     yield f"  groundup info {out}                           what the folder holds"
     yield "  groundup pretrain --data FILE --out runs/mine     the same with your own text"

@@ -43,12 +43,15 @@ class Result:
 
 # Settings that mean nothing elsewhere, and where they do.
 OF_A_TASK = {
+    "field": ("text", "labels"),
     "context": ("text",),
     "stride": ("text",),
+    "batch": ("text", "choices", "labels", "lm-eval"),  # answers are written by as many rows as memory has room for
     "max_tokens": ("text", "answers"),
     "limit": ("choices", "answers", "lm-eval"),
     "out": ("choices", "answers", "labels"),
     "label_field": ("labels",),
+    "pair_field": ("labels",),
 }
 
 
@@ -75,6 +78,8 @@ def _check(settings: Evaluate, task: str) -> None:
         if given and task not in known:
             what = f"{flag(name)} means nothing for " + ("--lm-eval" if settings.lm_eval else f"--task {task}")
             raise SettingsError(what, f"leave it out; it is for: {', '.join(known)}")
+    if not settings.label_field:
+        raise SettingsError("--label-field is empty", "name the column of the true classes, or leave it out: label")
 
 
 def _text(settings: Evaluate) -> Result:

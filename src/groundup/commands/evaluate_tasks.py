@@ -18,7 +18,7 @@ from groundup import machine as machines
 from groundup.checkpoint import atomic, folder
 from groundup.checkpoint.folder import Loaded
 from groundup.commands import predict
-from groundup.errors import SettingsError
+from groundup.errors import DataError, SettingsError
 from groundup.evaluate import choices, harness, tasks
 from groundup.evaluate.choices import ChoiceMarks
 from groundup.evaluate.classes import Marks
@@ -29,6 +29,9 @@ from groundup.journal import Progress
 from groundup.machine import Machine
 from groundup.settings import Evaluate, Predict
 from groundup.text import choices as items
+
+# Flags of `groundup predict`, and what they are called here
+FLAGS = {"--text-field": "--field", "--file": "--data"}
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,16 @@ class Choices:
 
 @dataclass(frozen=True)
 class Exact:
-    """Exact answers: all questions first, then each kind; `chat`: asked through the model's template."""
+    """Exact answers: all questions first, then each kind; `chat`: asked through the model's template.
+
+    `cut`: questions whose beginning was out of sight; `unfinished`: answers that reached their longest length.
+    """
 
     model: Path
     data: str
     kinds: list[Kind]
+    cut: int
+    unfinished: int
     chat: bool
     dtype: str
     seconds: float
@@ -71,10 +79,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class Harness:
-    """The figures of lm-eval."""
+    """The figures of lm-eval, and over all its requests what harness.py counts as `cut` and `unfinished`."""
 
     model: Path
     tasks: list[TaskScore]
+    cut: int
+    unfinished: int
     dtype: str
     seconds: float
 
@@ -125,7 +135,18 @@ def _exact(settings: Evaluate, machine: Machine) -> Exact:
         )
     seconds, graded = time.perf_counter() - began, tasks.grade(asked, given)
     _write(settings.out, graded)
-    return Exact(loaded.folder, data, tasks.table(graded), chat, machine.dtype_name, seconds, settings.out)
+    whole, *kinds = tasks.table(graded)
+    return Exact(
+        model=loaded.folder,
+        data=data,
+        kinds=[whole, *kinds],
+        cut=whole.cut,
+        unfinished=whole.unfinished,
+        chat=chat,
+        dtype=machine.dtype_name,
+        seconds=seconds,
+        out=settings.out,
+    )
 
 
 def _labels(settings: Evaluate) -> Labels:
@@ -136,15 +157,32 @@ def _labels(settings: Evaluate) -> Labels:
         file=Path(data),
         text_field=settings.field,
         label_field=settings.label_field,
+        pair_field=settings.pair_field,
         batch=settings.batch,
         out=settings.out,
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
     )
-    found = predict.run(wish)
+    try:
+        found = predict.run(wish)
+    except (SettingsError, DataError) as error:  # its words name the flags of `groundup predict`
+        single = settings.pair_field is None and "--pair-field" in error.what  # there it may also be --pair
+        fix = "name the column of the second text: --pair-field" if single else _here(error.fix)
+        raise type(error)(_here(error.what), fix) from None
     assert found.marks is not None  # there is a field of labels
     return Labels(found.model, data, found.marks, found.cut, found.seconds, settings.out)
+
+
+def _here(words: str) -> str:
+    """The same words with the flags of this command.
+
+    >>> _here("did you mean 'body'? (--text-field, --label-field)")
+    "did you mean 'body'? (--field, --label-field)"
+    """
+    for theirs, ours in FLAGS.items():
+        words = words.replace(theirs, ours)
+    return words
 
 
 def _harness(settings: Evaluate, machine: Machine) -> Harness:
@@ -152,7 +190,7 @@ def _harness(settings: Evaluate, machine: Machine) -> Harness:
     loaded, began = _opened(settings, machine), time.perf_counter()
     lm = harness.adapter(loaded.model, loaded.tokenizer, batch=settings.batch, machine=machine)
     scores = harness.run(lm, settings.lm_eval, limit=settings.limit)
-    return Harness(loaded.folder, scores, machine.dtype_name, time.perf_counter() - began)
+    return Harness(loaded.folder, scores, lm.cut, lm.unfinished, machine.dtype_name, time.perf_counter() - began)
 
 
 def _opened(settings: Evaluate, machine: Machine) -> Loaded:
@@ -216,6 +254,10 @@ def _show_exact(result: Exact) -> None:
     width = max((len(kind.kind) for kind in kinds), default=0)
     for kind in kinds:
         print(f"  {kind.kind:{width}}  {kind.questions:6,}  exact {kind.exact:.4f}  contained {kind.contained:.4f}")
+    if result.cut:
+        print(f"cut            {result.cut:,} questions with answers outgrew the context and lost their beginning")
+    if result.unfinished:
+        print(f"unfinished     {result.unfinished:,} answers reached the longest length (--max-tokens)")
     print(f"time           {result.seconds:.1f} s in {result.dtype}")
 
 
@@ -244,6 +286,10 @@ def _show_harness(result: Harness) -> None:
     for score in result.tasks:
         error = "" if score.error is None else f" +- {score.error:.4f}"
         print(f"{score.task:{width}}  {score.metric:{long}}  {score.value:.4f}{error}  ({score.items:,} items)")
+    if result.cut:
+        print(f"cut   {result.cut:,} requests were longer than the context and lost their beginning")
+    if result.unfinished:
+        print(f"unfinished  {result.unfinished:,} texts reached the longest length that their task allows")
     print(f"time  {result.seconds:.1f} s in {result.dtype}")
 
 

@@ -22,7 +22,8 @@ from groundup.commands.export_check import Check
 from groundup.errors import SettingsError
 from groundup.model import config_of
 from groundup.model.config import BigramConfig
-from groundup.settings import Export
+from groundup.model.heads import Classifier
+from groundup.settings import Export, command_of
 from groundup.tokens import Tokenizer
 from groundup.tokens.ranks import to_tiktoken
 from groundup.train import run as runs
@@ -71,11 +72,14 @@ def run(settings: Export) -> Result:
     dtype = _dtype(settings)
     out = settings.out or _beside(settings.model, settings.to, dtype)
     _refuse_what_is_there(out, settings.to)
-    loaded = folder.load(settings.model, classifier=None if settings.to == "hf" else False)
+    chosen = _chosen(settings.model)
+    loaded = folder.load(chosen, classifier=None if settings.to == "hf" else False)
     dtype = _stored(loaded.model) if dtype == "auto" else dtype
     out.parent.mkdir(parents=True, exist_ok=True)
     _, name = _place(settings.model)
     remarks = _write(out, settings.to, loaded, name, dtype)
+    if str(chosen) != settings.model:
+        remarks = [f"the weights are those of {chosen}, which test.json and groundup predict speak of", *remarks]
     files = _files(out, settings.to)
     checks = _checks(out, settings.to, loaded, dtype) if settings.check else []
     ok = all(check.outcome != "failed" for check in checks)
@@ -139,6 +143,12 @@ def _place(model: str) -> tuple[Path, str]:
         run = _with_a_name(path.parent)
         return run.parent, run.name + ("-best" if path.name == "best" else "")
     return path.parent, re.sub(r"\.(gguf|bin)$", "", path.name) or "model"
+
+
+def _chosen(model: str) -> str | Path:
+    """The weights that a name means: of a run of `groundup classify` its best ones, as for `groundup predict`."""
+    file, best = Path(model) / runs.SETTINGS, Path(model) / "best"
+    return best if file.is_file() and command_of(file) == "classify" and best.is_dir() else model
 
 
 def _with_a_name(path: Path) -> Path:
@@ -263,6 +273,12 @@ def _next(out: Path, to: str, loaded: Loaded, name: str) -> list[str]:
         return [f'the lines under "build" in {_note(out)}, in Python']
     if isinstance(config_of(loaded.model), BigramConfig):  # a network that no other program has
         return [shlex.join(["groundup", "generate", str(out)])]
+    if isinstance(loaded.model, Classifier):
+        made = f'pipeline("text-classification", {json.dumps(str(out))})("...")'
+        return [
+            shlex.join(["groundup", "predict", str(out), "--text", "..."]),
+            shlex.join(["python", "-c", f"from transformers import pipeline; print({made})"]),
+        ]
     made = f'pipeline("text-generation", {json.dumps(str(out))})("Once")[0]["generated_text"]'
     return [
         shlex.join(["python", "-c", f"from transformers import pipeline; print({made})"]),

@@ -29,6 +29,7 @@ from groundup.generate import Sampler, generate
 from groundup.generate.stream import start_ids
 from groundup.model import config_of
 from groundup.model.config import BigramConfig
+from groundup.model.heads import Classifier
 from groundup.tokens import Tokenizer
 
 # Texts on which tokenizers part ways. Only characters whose kind every version of Unicode in use agrees on: letters
@@ -71,12 +72,43 @@ def check_folder(out: Path, loaded: Loaded) -> list[Check]:
         words = "logits not checked: transformers has no network like the bigram"
         return [*checks, Check("logits", program, "not checked", words)]
 
+    if isinstance(loaded.model, Classifier):
+        return [*checks, _check_classes(program, out, loaded)]
+
     def judged(found: Agreement) -> Check:
         passed = "passed" if same_weights(found) else "failed"
         words = f"largest difference of a logit {found.relative:.1e} of the largest over {found.positions:,} positions"
         return Check("logits", program, passed, f"{words} ({program} in fp32; at most {RELATIVE:.0e})", found)
 
     return [*checks, _check_logits(program, lambda: consumers.transformers_logits(out), loaded, judged)]
+
+
+def _check_classes(program: str, out: Path, loaded: Loaded) -> Check:
+    """A classifier in transformers: the logits of every class for the hard texts, one by one.
+
+    What transformers passes over by rule is named and left out: a bias in the head, and with another pooling all of it.
+    """
+    model = loaded.model.float().eval()
+    assert isinstance(model, Classifier)
+    if model.head_config.pooling != "last":
+        words = f"logits not checked: {program} reads the last token, this head {model.head_config.pooling!r}"
+        return Check("logits", program, "not checked", words)
+    bias = model.score.bias
+    rows = [ids[: min(model.config.context, LENGTH)] for _, ids in texts(loaded.tokenizer) if ids]
+    if not rows:
+        return Check("logits", program, "not checked", f"logits not checked: no hard text can be said ({program})")
+    try:
+        theirs = consumers.transformers_classes(out)
+        with torch.inference_mode():
+            ours = torch.cat([model(torch.tensor([ids])) for ids in rows])  # (N, C)
+            ours = ours if bias is None else ours - bias
+        found = compare(ours, torch.stack([theirs(ids) for ids in rows]))
+    except GroundupError as error:
+        return Check("logits", program, "failed", error.what)
+    without = "" if bias is None else ", without the bias of the head, which it ignores"
+    words = f"largest difference of a class's logit {found.relative:.1e} of the largest over {found.positions:,} texts"
+    passed = "passed" if same_weights(found) else "failed"
+    return Check("logits", program, passed, f"{words} ({program} in fp32; at most {RELATIVE:.0e}{without})", found)
 
 
 def check_gguf(file: Path, loaded: Loaded, dtype: str) -> list[Check]:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from groundup.commands import judge_files
 from groundup.errors import DataError, SettingsError
-from groundup.evaluate.judge import Duel, Scores, by_question, check, duel, read, score
+from groundup.evaluate.judge import Duel, Scores, by_question, check, duel, read, score, shuffled
 from groundup.evaluate.judge_bench import Bench, Cost, Verdicts
-from groundup.evaluate.judges import Wish, opened
+from groundup.evaluate.judges import OPENAI_KEY, Wish, opened
 from groundup.evaluate.judging import FIT, RUBRIC, Answered, Check, Repeats, Scale, check_rubric, mean, scale
 from groundup.lock import locked
 from groundup.settings import Judge
 
 PROMPT = 2_500  # bytes of our own words in a question, and more
+REPEATED = 0.7  # temperature of a server that is asked again: at 0 it would only repeat itself
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Row:
 class Pairs:
     """Two files compared: pairs that the first won, lost, tied; ties of which so many were won by place alone.
 
-    `share`: what the first got of all points, with its 95 % interval; `first_place`: what an answer got for standing
-    first, half is fair.
+    `same`: ties of equal answers, of which nobody was asked. `share`: what the first got of all points, with its 95 %
+    interval; `first_place`: what an answer got for standing first, half is fair.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Pairs:
     tied: int
     disagreed: int
     unusable: int
+    same: int
     share: float
     low: float
     high: float
@@ -65,11 +67,19 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Result:
-    """What the judge said, and how far it can be relied on; not `ok` for a judge that is unfit, or said nothing."""
+    """What the judge said, and how far it can be relied on; not `ok` for a judge that is unfit, or said nothing.
+
+    `check_known`: verdicts of the check that were known before. `temperature`: at which a server was asked, None where
+    it would not be told.
+    """
 
     judge: str
     scale: str
+    names: list[str]
+    rubric: str
+    temperature: float | None
     check: Check | None
+    check_known: int
     files: list[Row]
     pairs: Pairs | None
     difference: tuple[float, float, float] | None
@@ -105,20 +115,28 @@ def run(settings: Judge) -> Result:
     """
     began = time.perf_counter()
     task, out = _task(settings), _out(settings)
-    wish = Wish(
-        judge=settings.judge,
-        model=settings.name,
-        timeout=settings.timeout,
-        key=settings.api_key_env,
-        named="api_key_env" in settings.model_fields_set,
-        threads=settings.threads,
-    )
-    judge = opened(wish)
+    judge = opened(_wish(settings))
     judge.prepare(_longest(task))
     with locked(out, doing="groundup judge"):
+        judging = {"judge": judge.name, "scale": settings.scale, "rubric": task.rubric, "names": list(task.files)}
+        judge_files.check_same(out / "scores.json", judging)
         bench = Bench(judge, Verdicts(out / "verdicts.jsonl"), at_once=settings.concurrency)
         result = _judged(settings, task, bench, out)
     return dataclasses.replace(result, seconds=time.perf_counter() - began)
+
+
+def _wish(settings: Judge) -> Wish:
+    """The judge that is wanted. A variable that a person names, be it none, is the one whose key is sent."""
+    named = "api_key_env" in settings.model_fields_set
+    return Wish(
+        judge=settings.judge,
+        model=settings.name,
+        timeout=settings.timeout,
+        key=settings.api_key_env if named else OPENAI_KEY,
+        named=named,
+        threads=settings.threads,
+        temperature=REPEATED if settings.repeats > 1 else 0.0,
+    )
 
 
 def _judged(settings: Judge, task: _Task, bench: Bench, out: Path) -> Result:
@@ -126,7 +144,8 @@ def _judged(settings: Judge, task: _Task, bench: Bench, out: Path) -> Result:
     chosen, remarks, found = task.on(digits=bench.judge.ours), list(task.remarks), None
     if settings.check:
         found = check(bench, task.references, chosen, size=settings.check_size, seed=settings.seed)
-        _say(_words(found, bench.judge.name))
+        _say(_words(found, bench.judge.name, bench.cost.known))
+    check_known = bench.cost.known
     fit = found is None or found.fit or settings.anyway
     repeats = 1 if bench.judge.ours else settings.repeats
     if settings.repeats > repeats:
@@ -141,13 +160,16 @@ def _judged(settings: Judge, task: _Task, bench: Bench, out: Path) -> Result:
             score(bench, name, _given(rows), chosen, seed=settings.seed, repeats=repeats)
             for name, rows in task.files.items()
         ]
-    if free := sorted(bench.judge.left_out & {"temperature", "seed"}):
-        remarks.append(f"the judge takes no {' or '.join(free)}: asked again, it may say something else")
+    remarks += _chances(bench, repeats)
     picture = judge_files.draw(out / "scores.png", list(task.files), scores, pairs)
     result = Result(
         judge=bench.judge.name,
         scale=settings.scale,
+        names=list(task.files),
+        rubric=task.rubric,
+        temperature=None if "temperature" in bench.left_out else REPEATED if repeats > 1 else 0.0,
         check=found,
+        check_known=check_known,
         files=[_row(one) for one in scores],
         pairs=None if pairs is None else _summed(task, pairs),
         difference=_difference(scores),
@@ -162,6 +184,16 @@ def _judged(settings: Judge, task: _Task, bench: Bench, out: Path) -> Result:
     return result
 
 
+def _chances(bench: Bench, repeats: int) -> list[str]:
+    """What is left to chance in the replies, in words."""
+    free = sorted(bench.left_out & {"temperature", "seed"})
+    remarks = [f"the judge takes no {' or '.join(free)}: asked again, it may say something else"] if free else []
+    if repeats > 1 and "temperature" not in free:
+        how = f"at temperature {REPEATED:g}, with another seed each time"
+        remarks.append(f"every answer was judged {repeats} times {how}; without --repeats it is judged at 0")
+    return remarks
+
+
 # what is asked for
 
 
@@ -173,7 +205,8 @@ def _task(settings: Judge) -> _Task:
         raise SettingsError("--scale pairwise compares two files, and one was given", "name the other with --against")
     if settings.rubric is not None and settings.scale != "rubric":
         raise SettingsError(f"--rubric goes with --scale rubric, not {settings.scale}", "give both, or neither")
-    rubric, remarks = RUBRIC if settings.rubric is None else _rubric(settings.rubric), list[str]()
+    rubric = RUBRIC if settings.rubric is None else _rubric(settings.rubric)
+    rubric, remarks = rubric if settings.scale == "rubric" else "", list[str]()
     paths = [settings.data] if settings.against is None else [settings.data, settings.against]
     if len({path.resolve() for path in paths}) < len(paths):
         raise SettingsError(f"{settings.data} was given twice", "name two different files of answers")
@@ -188,9 +221,13 @@ def _task(settings: Judge) -> _Task:
                 f"{name} holds no answers of a model: none of {len(rows)} entries has 'model_response'",
                 "let a model answer first: groundup respond MODEL --data FILE --out FILE",
             )
+        if any(row.turn for row in rows):
+            remarks.append(f"{name} has no 'model_response': the last turn of each conversation was judged")
         if missing:
             remarks.append(f"{missing} of {len(rows)} entries of {name} have no answer, and no score")
     pairs = _pairs(files, remarks) if settings.scale == "pairwise" else []
+    if settings.check:
+        shuffled(whole[names[0]], size=settings.check_size, seed=settings.seed)  # raises where there can be no check
     return _Task(files, settings.scale, rubric, whole[names[0]], pairs, remarks)
 
 
@@ -239,13 +276,14 @@ def _longest(task: _Task) -> int:
 # what came out
 
 
-def _words(found: Check, name: str) -> str:
+def _words(found: Check, name: str, known: int) -> str:
     """The check in a line or two."""
     what = f"{found.good} expected and {found.bad} shuffled answers"
     unread = f", {found.unusable} without a usable reply" if found.unusable else ""
     verdict = "fit" if found.fit else f"UNFIT: an area of {FIT} at least, and readable replies, are needed"
     area = "no area" if math.isnan(found.area) else f"ROC area {found.area:.3f} ({found.low:.3f} to {found.high:.3f})"
-    return f"the judge {name}: {area} over {what}{unread}: {verdict}"
+    before = f" ({known} verdicts known before)" if known else ""
+    return f"the judge {name}: {area} over {what}{before}{unread}: {verdict}"
 
 
 def _row(scores: Scores) -> Row:
@@ -260,7 +298,7 @@ def _summed(task: _Task, pairs: Duel) -> Pairs:
     first, second = task.files
     won, lost, tied, unusable = pairs.counts
     share, low, high = pairs.mean
-    counts = (len(pairs.pairs), won, lost, tied, pairs.disagreed, unusable)
+    counts = (len(pairs.pairs), won, lost, tied, pairs.disagreed, unusable, pairs.same)
     return Pairs(first, second, *counts, share, low, high, pairs.first, pairs.repeats)
 
 
@@ -281,13 +319,15 @@ def show(result: Result) -> None:
     if result.check is None:
         print("judged       not at all: --no-check")
     else:
-        print(f"judged       {_words(result.check, 'itself')}")
+        print(f"judged       {_words(result.check, 'itself', result.check_known)}")
     for line in _table(result):
         print(line)
     cost = result.cost
     tokens = f"{cost.read:,} tokens read, {cost.written:,} written"
     tokens += f", unknown for {cost.uncounted} of them" if cost.uncounted else ""
-    print(f"cost         {cost.asked:,} questions in {result.seconds:.1f} s, {cost.known:,} known before; {tokens}")
+    print(f"cost         {cost.asked:,} questions in {result.seconds:.1f} s; {tokens}")
+    if cost.known:
+        print(f"             {cost.known:,} known before, for {cost.known_read:,} read, {cost.known_written:,} written")
     for remark in result.remarks:
         print(f"note         {remark}")
     if not result.files and result.pairs is None:
@@ -307,25 +347,27 @@ def _table(result: Result) -> list[str]:
             f"{row.name}: mean {row.mean:.2f}{reach}, median {row.median:.2f}, {row.scored} of {row.answers} answers, "
             f"replies unusable: {row.unusable}"
         )
-        lines += _agreement(row.repeats)
+        lines += _agreement(row.repeats, result.temperature)
     if result.difference is not None:
         middle, low, high = result.difference
         lines.append(f"difference   {middle:+.2f} (95 %: {low:+.2f} to {high:+.2f}), question by question")
     if (pairs := result.pairs) is not None:
         lines.append(f"{pairs.name} against {pairs.against}: {pairs.won} won, {pairs.lost} lost, {pairs.tied} tied")
         turned = f"{pairs.disagreed} of the ties changed sides with the order"
-        lines.append(f"             {turned}, {pairs.unusable} unusable")
+        lines.append(f"             {turned}, {pairs.same} are of equal answers, unasked; {pairs.unusable} unusable")
         lines.append(f"             share {pairs.share:.3f} (95 %: {pairs.low:.3f} to {pairs.high:.3f})")
-        lines.append(f"             whoever stood first got {pairs.first_place:.3f} of a point")
-        lines += _agreement(pairs.repeats)
+        if not math.isnan(pairs.first_place):
+            lines.append(f"             whoever stood first got {pairs.first_place:.3f} of a point")
+        lines += _agreement(pairs.repeats, result.temperature)
     return lines
 
 
-def _agreement(repeats: Repeats | None) -> list[str]:
+def _agreement(repeats: Repeats | None, temperature: float | None) -> list[str]:
     if repeats is None:
         return []
     figures = f"{repeats.equal:.0%} equal, {repeats.difference:.2f} apart in the mean"
-    return [f"             asked again: {figures}, Krippendorff's alpha {repeats.alpha:.3f}"]
+    warm = "" if temperature is None else f" at temperature {temperature:g}"
+    return [f"             asked again{warm}: {figures}, Krippendorff's alpha {repeats.alpha:.3f}"]
 
 
 def _say(text: str) -> None:

@@ -11,12 +11,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.checkpoint.atomic import write_text
+from groundup.errors import SettingsError
 from groundup.evaluate.judge import Duel, Scores
+from groundup.evaluate.judge_server import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PASSING = ("seconds", "out", "picture", "cost")  # facts of one run of the command, not of the answers
+PASSING = ("seconds", "out", "picture")  # facts of one run of the command, not of the answers
+
+
+def check_same(path: Path, judging: dict[str, Any]) -> None:
+    """Raise SettingsError where scores of another judging would be overwritten; a file without any is no loss.
+
+    `judging`: those fields of the summary that `write` keeps by which judgings are told apart.
+    """
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and found.get("answers") == []:
+        return
+    other = [name for name in judging if not isinstance(found, dict) or found.get(name) != judging[name]]
+    if other:
+        what = f"{path} holds other scores: " + ", ".join(f"{name} {_told(found, name)}" for name in other)
+        raise SettingsError(what, "give --out with another folder, or remove that file")
+
+
+def _told(found: Any, name: str) -> str:
+    value = found.get(name, "unknown") if isinstance(found, dict) else "unknown"
+    return short(" and ".join(map(str, value)) if isinstance(value, list) else str(value or "none"))
 
 
 def write(path: Path, summary: dict[str, Any], scores: Sequence[Scores], pairs: Duel | None) -> None:
@@ -24,9 +51,7 @@ def write(path: Path, summary: dict[str, Any], scores: Sequence[Scores], pairs: 
     kept = {name: value for name, value in summary.items() if name not in PASSING}
     rows = _scored(scores) if pairs is None else _compared(pairs)
     text = json.dumps(_finite({**kept, "answers": rows}), ensure_ascii=False, indent=2, allow_nan=False)
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text + "\n", encoding="utf-8", newline="\n")
-    os.replace(aside, path)
+    write_text(path, text + "\n")
 
 
 def _scored(scores: Sequence[Scores]) -> list[dict[str, Any]]:

@@ -156,7 +156,7 @@ def _check_pairs(settings: Predict, loaded: Loaded) -> None:
     given = settings.pair is not None or settings.pair_field is not None
     if taught and not given:
         what = f"{settings.model} was taught with pairs of texts (--pair-field {taught}), and one was given"
-        raise SettingsError(what, "give the second text: --pair with --text, --pair-field with --file")
+        raise SettingsError(what, "give the second text: --pair with --text, --pair-field with a table as --file")
     if given and not taught and "settings" in loaded.card:
         _remark("this classifier was taught with single texts: what it says of pairs means little")
 
@@ -173,6 +173,7 @@ def _groups(settings: Predict) -> Iterator[list[Labelled]]:
         where = "--text" if settings.file is None else str(settings.file)
         what = f"--label-field needs a file with columns, {where} has none"
         raise SettingsError(what, "give a .csv, .tsv, .jsonl or .parquet file")
+    _check_second(settings)
     if settings.text is not None:
         return iter([[_single(settings)]])
     file = settings.file
@@ -183,6 +184,21 @@ def _groups(settings: Predict) -> Iterator[list[Labelled]]:
         rows = labelled.stream(file, text=settings.text_field, label=settings.label_field, pair=settings.pair_field)
         return _by(rows, settings.batch)
     return _by(_lines_of(file), settings.batch)
+
+
+def _check_second(settings: Predict) -> None:
+    """A second text comes as the first does, or it would be left out without a word: --pair from the command line with
+    --text, --pair-field from a column with a table."""
+    if settings.pair is not None and settings.text is None:
+        what = f"--pair is the second text of --text, and the texts come from {settings.file}"
+        raise SettingsError(what, "name the column of second texts of a .csv, .tsv, .jsonl or .parquet: --pair-field")
+    if settings.pair_field is not None and settings.text is not None:
+        raise SettingsError("--pair-field names a column, and --text has none", 'give the second text: --pair "..."')
+    if settings.pair_field is not None and not labelled.readable(settings.file or ""):
+        what = f"--pair-field needs a file with columns, {settings.file} holds one text a line"
+        raise SettingsError(what, "give a .csv, .tsv, .jsonl or .parquet file")
+    if settings.pair is not None and not settings.pair.strip():
+        raise DataError("the second text is empty", "give --pair a text with something in it")
 
 
 def _single(settings: Predict) -> Labelled:

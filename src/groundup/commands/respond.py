@@ -19,27 +19,28 @@ from groundup.checkpoint import atomic
 from groundup.checkpoint.folder import Loaded
 from groundup.commands.chat import opened, sampler
 from groundup.errors import DataError, SettingsError, TokenizerError
-from groundup.evaluate.answers import Matches, Question, asked, entry, matched
+from groundup.evaluate.answers import Matches, Question, asked, entry, exact
 from groundup.generate import chat as chats
 from groundup.generate.chat import Answer
 from groundup.journal import Progress
-from groundup.model import config_of
 from groundup.settings import Respond
-from groundup.text import conversations
+from groundup.text import conversations, packed
 from groundup.text.conversations import Conversation
 from groundup.text.template import ChatTemplate
 from groundup.tokens.rows import prompt_ids
 
 Kept = dict[str, dict[str, Any]]  # answers so far, by the fingerprint of what was asked
+FIELDS = {"key": str, "answer": str, "tokens": int, "finish": str, "past_context": bool}  # of a line kept aside
 
 
 @dataclass(frozen=True)
 class Result:
     """What was written. `answered`: questions of this run; the others were answered before it, or are asked twice.
 
-    `cut`: answers that did not end by themselves; `past_context`: questions whose beginning was out of sight. `exact`:
-    share of the answers that are as expected to the word, of those where the data says what is expected; `tasks`: the
-    same counts, (rows, right), for each kind of question.
+    `cut`: answers that did not end by themselves; `past_context`: those during which the question's beginning slid out
+    of sight, or was from the first, as both together outgrew the context. `exact`: share of the answers that are as
+    expected to the word, of those where the data says what is expected; `tasks`: the same counts, (rows, right), for
+    each kind of question.
     """
 
     model: Path
@@ -77,10 +78,10 @@ def run(settings: Respond) -> Result:
             keep(keys[todo[place]], answer)
         found = [kept[key] for key in keys]
     seconds = time.perf_counter() - began
-    lined = out.suffix == ".jsonl"
+    lined = packed.kind(out) == ".jsonl"
     _write(out, [entry(row, one["answer"], alpaca=not lined) for row, one in zip(rows, found, strict=True)])
     _aside(out).unlink()
-    exact = _exact(rows, questions, found)
+    marks = exact([one["answer"] for one in found], rows)
     tokens = sum(kept[keys[place]]["tokens"] for place in todo)
     return Result(
         model=loaded.folder,
@@ -88,9 +89,9 @@ def run(settings: Respond) -> Result:
         rows=len(rows),
         answered=len(todo),
         cut=sum(one["finish"] != "end" for one in found),
-        past_context=sum(len(ids) > config_of(loaded.model).context for ids in prompts),
-        exact=exact.share if exact else None,
-        tasks=exact.tasks if exact else {},
+        past_context=sum(one["past_context"] for one in found),
+        exact=marks.share if marks else None,
+        tasks=marks.tasks if marks else {},
         tokens=tokens,
         seconds=seconds,
         tokens_per_second=tokens / seconds,
@@ -103,6 +104,9 @@ def _target(settings: Respond) -> Path:
         raise SettingsError("no questions were given", "add --data FILE, for instance RUN/data/test.json")
     if settings.out is None:
         raise SettingsError("no file for the answers was given", "add --out answers.json")
+    if packed.is_packed(settings.out):
+        plain = settings.out.with_suffix("")
+        raise SettingsError(f"--out {settings.out}: answers are not written packed", f"give a plain name: {plain}")
     if settings.out.exists():
         raise SettingsError(f"{settings.out} exists already", "choose another --out, or remove it yourself")
     return settings.out
@@ -186,7 +190,12 @@ def _kept(out: Path, about: dict[str, Any]) -> Iterator[tuple[Kept, Callable[[st
         found = kept
 
         def keep(key: str, answer: Answer) -> None:
-            found[key] = {"answer": answer.text, "tokens": answer.tokens, "finish": answer.finish}
+            found[key] = {
+                "answer": answer.text,
+                "tokens": answer.tokens,
+                "finish": answer.finish,
+                "past_context": answer.past_context,
+            }
             _line(file, {"key": key} | found[key])
 
         yield found, keep
@@ -194,13 +203,15 @@ def _kept(out: Path, about: dict[str, Any]) -> Iterator[tuple[Kept, Callable[[st
 
 def _read(aside: Path, about: dict[str, Any]) -> Kept | None:
     """Answers kept before, under a head that says what they depend on; None where not even the head is whole."""
-    whole = []
+    whole: list[dict[str, Any]] = []
     content = aside.read_bytes()
     for line in content.split(b"\n")[:-1]:  # behind the last line end there is nothing, or half a line
         try:
-            whole.append(json.loads(line))
-        except ValueError:
-            raise DataError(f"{aside} is damaged", "remove it: all questions are then asked anew") from None
+            whole.append(_entry(line, head=not whole))
+        except (ValueError, RecursionError):
+            number = len(whole) + 1
+            advice = f"remove it: all questions are then asked anew: rm {shlex.quote(str(aside))}"
+            raise DataError(f"{aside} is damaged: line {number} is none that was written there", advice) from None
     if not whole:
         aside.unlink()
         return None
@@ -216,6 +227,16 @@ def _read(aside: Path, about: dict[str, Any]) -> Kept | None:
     return {line.pop("key"): line for line in whole[1:]}
 
 
+def _entry(line: bytes, *, head: bool) -> dict[str, Any]:
+    """A line kept aside; raises ValueError for what `keep` would not have written."""
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    if not head and {name: type(value) for name, value in found.items()} != FIELDS:
+        raise ValueError("other fields")
+    return found
+
+
 def _line(file: TextIO, content: dict[str, Any]) -> None:
     """Append one line; a killed process leaves it with the system, which writes it."""
     file.write(json.dumps(content) + "\n")
@@ -227,21 +248,11 @@ def _line(file: TextIO, content: dict[str, Any]) -> None:
 
 def _write(out: Path, entries: list[dict[str, Any]]) -> None:
     """A JSON list; one object a line for a name that ends in .jsonl."""
-    if out.suffix == ".jsonl":
+    if packed.kind(out) == ".jsonl":
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in entries)
     else:
         text = json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
     atomic.write_text(out, text)
-
-
-def _exact(rows: Sequence[Conversation], questions: Sequence[Question], found: Sequence[Any]) -> Matches | None:
-    """How many answers are as expected, of those where that is known; None where it never is."""
-    known = [(one["answer"], question.expected, row.kind)
-             for row, question, one in zip(rows, questions, found, strict=True) if question.expected]  # fmt: skip
-    if not known:
-        return None
-    given, expected, kinds = zip(*known, strict=True)
-    return matched(given, expected, tasks=kinds if any(kinds) else None)
 
 
 def show(result: Result) -> None:
@@ -252,7 +263,9 @@ def show(result: Result) -> None:
     if result.cut:
         print(f"{result.cut:,} answers were cut off: --max-tokens")
     if result.past_context:
-        print(f"{result.past_context:,} questions are longer than the context: only their ends were read")
+        print(
+            f"{result.past_context:,} questions with their answers outgrew the context: the beginning went out of sight"
+        )
     if result.exact is not None:
         print(f"exactly as expected: {100 * result.exact:.1f} %")
         rows = sum(count for count, _ in result.tasks.values())

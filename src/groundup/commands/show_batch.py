@@ -16,18 +16,18 @@ from rich.text import Text
 
 from groundup.batches import Batch, Loader, PackedDocuments, Source, Windows
 from groundup.batches.labelled import LabelledRows, Reading
-from groundup.batches.rows import PackedRows, Rows
+from groundup.batches.rows import PackedRows
 from groundup.batches.windows import Numbers
 from groundup.checkpoint import opening
 from groundup.commands import show_batch_page as page
 from groundup.commands.show_batch_page import Part, Shown, Token, columns, legend
 from groundup.commands.tokenizer import choose, visible
 from groundup.errors import SettingsError
-from groundup.generate.chat import with_tokens_of
+from groundup.generate.chat import teach
 from groundup.settings import ShowBatch
+from groundup.stages import instruct, tuning
 from groundup.text import conversations, labelled
 from groundup.text import read as readers
-from groundup.text.styles import resolve
 from groundup.tokens import Tokenizer
 from groundup.tokens.prepare import tokenize
 from groundup.tokens.rows import chat_rows
@@ -95,6 +95,8 @@ def run(settings: ShowBatch) -> Result:
     """
     if not settings.data:
         raise SettingsError("no data was given", "add --data FILE, or a name such as instruction-data or sms-spam")
+    if settings.html is not None:
+        page.check(settings.html)
     tokenizer, context = _opened(settings)
     views = {"pretrain": _pretrain, "instruct": _instruct, "classify": _classify}
     view = views[settings.stage](settings, tokenizer, context)
@@ -154,13 +156,12 @@ def _pretrain(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
 
 def _instruct(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
     """Conversations through the template, as groundup instruct makes them."""
-    style = resolve(settings.template, tokenizer.chat_template)
-    tokenizer = tokenizer.with_special(style.tokens)
+    taught = teach(tokenizer, settings.template, settings.add_tokens)
+    tokenizer = taught.tokenizer
     talks = [talk for name in settings.data for talk in conversations.read(name)]
-    template = with_tokens_of(tokenizer, style.template)
-    found = chat_rows(tokenizer, template, talks, learn=settings.learn, context=context)
+    found = chat_rows(tokenizer, taught.template, talks, learn=settings.learn, context=context)
     known: dict[str, Any] = {
-        "template": style.name,
+        "template": taught.style,
         "rows": len(found.rows),
         "learnt_share": found.learnt_share,
         "cut": found.cut,
@@ -169,17 +170,13 @@ def _instruct(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
         "remark": found.remark,
     }
     wheres = [talks[place].where for place in found.places]
-    if settings.batching == "packed":
-        packed = PackedRows(found.rows, length=context)
-        return _View(
-            packed,
-            tokenizer,
-            packed.lengths,
-            lambda index: [wheres[row] for row in packed.members(index)],
-            **known,
-        )
-    rows = Rows(found.rows, pad=_pad(tokenizer))
-    return _View(rows, tokenizer, rows.lengths, lambda index: [wheres[index]], **known)
+    source = instruct.source_of(found, tokenizer, batching=settings.batching, context=context)
+
+    def places(index: int) -> list[str]:
+        members = source.members(index) if isinstance(source, PackedRows) else [index]
+        return [wheres[row] for row in members]
+
+    return _View(source, tokenizer, source.lengths, places, **known)
 
 
 def _classify(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
@@ -190,16 +187,10 @@ def _classify(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
     reading = Reading.of(tokenizer, context=context)
     whole = [reading.whole(tokenizer, text) for text in texts]
     numbers = [classes.index(text.label) for text in texts]
-    rows = LabelledRows([reading.cut(ids) for ids in whole], numbers, pad=_pad(tokenizer))
+    rows = LabelledRows([reading.cut(ids) for ids in whole], numbers, pad=tuning.filler(tokenizer))
     cut = sum(len(ids) > context for ids in whole)
     wheres = [f"{text.where}: {text.label}" for text in texts]
     return _View(rows, tokenizer, rows.lengths, lambda index: [wheres[index]], learnt_share=None, cut=cut)
-
-
-def _pad(tokenizer: Tokenizer) -> int:
-    """An id to fill rows up with; which one makes no difference, as nothing reads it."""
-    found = (tokenizer.pad, tokenizer.end_of_text, 0)
-    return next(id for id in found if id is not None)
 
 
 # looking into batches

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
+from groundup.checkpoint import atomic
+from groundup.errors import SettingsError
+
 MARKS = {
     "L": "learnt",
     "S": "learnt, special token",
@@ -22,6 +25,8 @@ MARKS = {
 MEANT = {"classify": ".sR_", "instruct": "LS.s_", "pretrain": "LS.s_"}  # the letters that a stage can have
 WIDTH = 100  # columns of a line of text
 MARK = "<!-- groundup show-batch -->"
+BEGINNING = f"<!doctype html>{MARK}\n"
+OTHER = "choose another name for the page"
 STYLE = """
 :root{color-scheme:light dark;--paper:#fbfaf7;--ink:#1b2326;--soft:#5a666b;--rule:#dedcd3;
 --L:#b9e6c4;--S:#1f7a43;--on:#fff;--s:#005f9e;--R:#d55e00}
@@ -99,6 +104,26 @@ def legend(stage: str) -> dict[str, str]:
     return {mark: MARKS[mark] for mark in MEANT[stage]}
 
 
+def check(path: Path) -> None:
+    """Raise SettingsError where `write` would fail, or put its page in the place of something else."""
+    try:
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if path.is_dir():
+            raise SettingsError(f"--html {path} is a folder", f"name a file: --html {path / 'batch.html'}")
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise SettingsError(f"--html {path} cannot be written: {above} is no folder that takes files", OTHER)
+        if path.exists() and not _ours(path):
+            raise SettingsError(f"--html {path} exists already, and groundup did not write it", OTHER)
+    except OSError as error:
+        raise SettingsError(f"--html {path} cannot be written: {error.strerror}", OTHER) from None
+
+
+def _ours(path: Path) -> bool:
+    """Whether an earlier page stands there."""
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(len(BEGINNING))
+
+
 def write(path: Path, stage: str, words: Sequence[str], shown: Sequence[Shown]) -> None:
     """Write the page in one go; an earlier one stays until the new one is whole.
 
@@ -106,12 +131,7 @@ def write(path: Path, stage: str, words: Sequence[str], shown: Sequence[Shown]) 
     """
     content = _page(stage, words, shown)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".writing")
-    try:
-        aside.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomic.write_text(path, content)
 
 
 def _page(stage: str, words: Sequence[str], shown: Sequence[Shown]) -> str:
@@ -122,7 +142,7 @@ def _page(stage: str, words: Sequence[str], shown: Sequence[Shown]) -> str:
         _part(number, part) for number, row in enumerate(shown, 1) for part in [*row.parts, *_filler(row.filler)]
     )
     return (
-        f'<!doctype html>{MARK}\n<html lang="en"><head><meta charset="utf-8">'
+        f'{BEGINNING}<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{facts}"
         f'<p class="legend">{keys}</p>{rows}</body></html>\n'

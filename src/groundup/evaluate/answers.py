@@ -122,6 +122,23 @@ def asked(conversation: Conversation) -> Question:
     return Question(messages[: last + 1], expected, told(messages[last : last + 1])[0]["content"])
 
 
+def exact(given: Sequence[str], rows: Sequence[Conversation], *, loose: bool = False) -> Matches | None:
+    """How many answers to the last questions of conversations are right, of those where the conversation says what is.
+
+    None where no row says so: an answer that nobody knows is neither right nor wrong.
+
+    >>> talk = [{"role": "user", "content": "Who has it?"}, {"role": "assistant", "content": "Mira"}]
+    >>> exact(["Mira", "the cat"], [Conversation(tuple(talk)), Conversation(tuple(talk[:1]))])
+    Matches(rows=1, right=1, tasks={})
+    """
+    pairs = zip(given, rows, strict=True)
+    known = [(answer, expected, row.kind) for answer, row in pairs if (expected := asked(row).expected)]
+    if not known:
+        return None
+    answers, right, kinds = zip(*known, strict=True)
+    return matched(answers, right, tasks=kinds if any(kinds) else None, loose=loose)
+
+
 def entry(conversation: Conversation, answer: str, *, alpaca: bool = True) -> dict[str, Any]:
     """A conversation and a model's answer as one object of an answers file: `model_response` stands beside the rest.
 

@@ -21,6 +21,8 @@ from groundup.evaluate.classes import Marks, Tally
 
 WORD = re.compile(r"\w+|[^\w\s]")  # a run of letters and digits, or one sign
 MOST_WORDS = 50_000  # the most frequent ones; a text of a million words must not become a table of a million rows
+MOST_WEIGHTS = 10_000_000  # words times classes, 80 MB; the search for the minimum holds about thirty such tables
+HISTORY = 10  # steps that L-BFGS remembers, two tables each; its default of 100 fills the memory of a computer
 PENALTY = 1.0  # on half the squared weights, against the sum of the losses: scikit-learn's C = 1
 ROUNDS = 200
 
@@ -32,7 +34,8 @@ class Baselines:
     """Marks of the two on the rows to judge.
 
     majority: every row is given the most frequent class of the training rows, with the shares seen there.
-    words: logistic regression on the words of a text, weighed by rarity; `features` is how many words it knows.
+    words: logistic regression on the words of a text, weighed by rarity; `features` is how many words it knows, the
+    most frequent ones where there are more than MOST_WORDS, or more than MOST_WEIGHTS weights.
     """
 
     majority: Marks
@@ -69,7 +72,7 @@ def baselines(train: Rows, test: Rows, *, labels: Sequence[str]) -> Baselines:
     majority = Tally(classes)
     # a class that was never seen has no chance at all: as good as none keeps the loss finite
     majority.add(shares.clamp(min=1e-9).log().expand(len(true), -1), true)
-    bag = Bag([text for text, _ in train])
+    bag = Bag([text for text, _ in train], most=min(MOST_WORDS, max(1, MOST_WEIGHTS // len(classes))))
     weights, bias = regression(*bag.rows([text for text, _ in train]), known, words=len(bag), classes=len(classes))
     words = Tally(classes)
     words.add(logits(*bag.rows([text for text, _ in test]), weights, bias), true)
@@ -84,11 +87,11 @@ class Bag:
     (4, {'you': 0, 'win': 1, '!': 2, 'lose': 3})
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], *, most: int = MOST_WORDS) -> None:
         found: Counter[str] = Counter()
         for text in texts:
             found.update(list(dict.fromkeys(WORD.findall(text.lower()))))  # each once, in order of appearance
-        kept = found.most_common(MOST_WORDS)  # of equally frequent ones the first seen
+        kept = found.most_common(most)  # of equally frequent ones the first seen
         self.words = {word: number for number, (word, _) in enumerate(kept)}
         self.rarity = [math.log((1 + len(texts)) / (1 + count)) + 1 for _, count in kept]
 
@@ -135,7 +138,12 @@ def regression(
     weights = torch.zeros(max(words, 1), classes, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS(
-        [weights, bias], max_iter=ROUNDS, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+        [weights, bias],
+        max_iter=ROUNDS,
+        history_size=HISTORY,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
     )
 
     def objective() -> Tensor:

@@ -35,7 +35,8 @@ from groundup.tokens.tokenizer import Tokenizer
 
 LONGEST = 256  # new tokens where a task does not say, as in the harness
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names a task may use for it
-NAME = re.compile(r"^(?:task|group):\s*['\"]?([\w.:-]+)", re.MULTILINE)
+# a line at the margin; a group's own name stands before the tasks in it, which may be a list on the lines behind
+NAMES = [re.compile(rf"^{key}:[ \t]*['\"]?([\w.:-]+)", re.MULTILINE) for key in ("group", "task")]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class TaskScore:
 class Answers:
     """The three questions that the harness asks of a model, without the harness.
 
-    A request is anything with `args`: (context, continuation), (text,), or (context, settings).
+    A request is anything with `args`: (context, continuation), (text,), or (context, settings). Counted over all that
+    was asked: `cut`, the requests whose context lost its beginning; `unfinished`, texts that reached their longest
+    length before the model or a stop string ended them.
     """
 
     def __init__(
@@ -61,11 +64,14 @@ class Answers:
         super().__init__()
         self.model, self.tokens, self.batch, self.machine = model, tokenizer, batch, machine
         self.context = config_of(model).context
+        self.cut = self.unfinished = 0
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """log p in nats of each continuation behind its context, and whether it is what greedy writing writes."""
         pairs = [pair(self.tokens, *request.args, special=True) for request in requests]
-        return [(one.log_p, one.greedy) for one in self._scored(pairs, quiet=disable_tqdm)]
+        found = self._scored(pairs, quiet=disable_tqdm)
+        self.cut += sum(one.cut > 0 for one in found)
+        return [(one.log_p, one.greedy) for one in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """log p in nats of each whole text, however long; see `rolling`."""
@@ -97,12 +103,15 @@ class Answers:
                 "set max_gen_toks in the task's generation_kwargs, or use a model with a longer context",
             )
         room = self.context - most
-        prompts = [(text_ids(self.tokens, text, special=True) or start_ids(self.tokens))[-room:] for text, _ in asked]
+        whole = [text_ids(self.tokens, text, special=True) or start_ids(self.tokens) for text, _ in asked]
+        prompts = [ids[-room:] for ids in whole]
+        self.cut += sum(len(ids) > room for ids in whole)
         texts = [""] * len(asked)
         stops = _stops(wish.get("until"))
         for delta in write(self.model, self.tokens, prompts, max_tokens=most, sampler=_sampler(wish), stop=stops):
             texts[delta.row] += delta.text
             if delta.finish:
+                self.unfinished += delta.finish == "length"
                 yield delta.row, texts[delta.row]
 
     def _scored(self, pairs: Sequence[Pair], *, quiet: bool) -> list[Likelihood]:
@@ -219,9 +228,10 @@ def _library(name: str) -> ModuleType:
 def _name_in(file: Path) -> str:
     """What a task file calls itself; the rest of it is for the harness to read."""
     try:
-        found = NAME.search(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the task file {file}: {error}", "give a .yaml file of lm-eval") from None
+    found = next((match for name in NAMES if (match := name.search(text))), None)
     if found is None:
         raise DataError(f"{file} names no task", "a task of lm-eval has a line such as  task: my_task")
     return found[1]

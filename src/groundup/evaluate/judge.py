@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import DataError
+from groundup.errors import DataError, SettingsError
 from groundup.evaluate.answers import asked
 from groundup.evaluate.judge_bench import Bench, Request, Verdict
 from groundup.evaluate.judge_server import short
@@ -42,10 +42,13 @@ ANSWER = "model_response"  # the field that holds a model's answer
 def read(path: Path) -> list[Answered]:
     """The answers of a file: Alpaca's JSON with "model_response", or messages as JSONL.
 
-    Of messages what follows the last question is the answer; with "model_response" beside them it is what was expected.
+    Of messages what follows the last question is what was expected. Only where no entry of the file has
+    "model_response" it is the answer (`turn`): beside others, an entry without one, or with null, has no answer.
     Raises DataError naming file and entry: no such file, no JSON, an entry of neither form, an answer that is no text.
     """
-    return [_answered(entry, where) for where, entry in _entries(path)]
+    entries = list(_entries(path))
+    turns = not any(isinstance(entry, dict) and ANSWER in entry for _, entry in entries)
+    return [_answered(entry, where, turns=turns) for where, entry in entries]
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -57,8 +60,8 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"cannot read {path}: {reason}", "give answers as groundup respond writes them") from None
     if text.lstrip().startswith("["):
         found = [(f"entry {number} of {path.name}", entry) for number, entry in enumerate(_json(text, path.name))]
-    else:
-        lines = [(f"line {number} of {path.name}", line) for number, line in enumerate(text.splitlines(), 1)]
+    else:  # splitlines would also cut at U+2028 and its kind, which JSON allows inside a text
+        lines = [(f"line {number} of {path.name}", line) for number, line in enumerate(text.split("\n"), 1)]
         found = [(where, _json(line, where)) for where, line in lines if line.strip()]
     if not found:
         raise DataError(f"{path} holds no answers", "give answers as groundup respond writes them")
@@ -75,34 +78,38 @@ def _json(text: str, where: str) -> Any:
         raise DataError(f"{where} is no JSON that can be read", "repair it, or write the answers again") from None
 
 
-def _answered(entry: Any, where: str) -> Answered:
+def _answered(entry: Any, where: str, *, turns: bool) -> Answered:
     found = asked(Conversation(tuple(messages_of(entry, where, answered=False)), where))
     given = entry.get(ANSWER)
     if given is not None and (not isinstance(given, str) or re.search("[\ud800-\udfff]", given)):
         raise DataError(f"'{ANSWER}' of {where} is {short(json.dumps(given))}, not text", "write it anew as text")
-    expected = found.expected or ""
-    if given is None and "messages" in entry:
+    expected, turn = found.expected or "", turns and "messages" in entry
+    if turn:
         given, expected = found.expected, ""
     messages = told(found.messages)
     alone = len(messages) == 1
     question = "\n\n".join(one["content"] if alone else f"{one['role']}: {one['content']}" for one in messages)
-    return Answered(question, expected, given, where)
+    return Answered(question, expected, given, where, turn)
 
 
 def shuffled(rows: Sequence[Answered], *, size: int, seed: int) -> tuple[list[Answered], list[Answered]]:
     """At most `size` questions with their expected answers, and the same questions with each other's.
 
-    No question gets an answer that equals its own. Raises DataError where there are not two different ones.
+    No question gets an answer that equals its own. Raises SettingsError for a size under two, DataError where there are
+    not two different ones.
 
     >>> rows = [Answered(question, question.upper(), None, "") for question in "abc"]
     >>> good, bad = shuffled(rows, size=2, seed=1)
     >>> [row.answer for row in good] == [row.question.upper() for row in good], bad[0].answer == good[1].answer
     (True, True)
     """
+    if size < 2:
+        what = f"a judge cannot be checked by {size} answer: it takes another question's beside"
+        raise SettingsError(what, "give --check-size 2 or more, or leave the check out with --no-check")
     known = [row for row in rows if row.expected.strip()]
     drawn = random.Random(seed).sample(known, len(known))
     other = next((row for row in drawn if row.expected.strip() != drawn[0].expected.strip()), None)
-    if other is None or size < 2:
+    if other is None:
         raise DataError(
             f"the judge cannot be checked: {len(known)} of {len(rows)} rows have an expected answer, and it takes two "
             "different ones",
@@ -182,7 +189,8 @@ class Duel:
 
     `shares`: what the first file gets of each point, 1, 0 or half, the mean over repeats; None: unusable. `disagreed`:
     pairs, repeats counted, whose winner changed with the order: they are ties. `first`: share of the point that went to
-    whatever stood first; half is fair.
+    whatever stood first; half is fair. `same`: pairs of one and the same answer, ties of which nobody was asked and
+    which say nothing of the judge.
     """
 
     pairs: list[tuple[Answered, Answered]]
@@ -191,6 +199,7 @@ class Duel:
     disagreed: int
     first: float
     repeats: Repeats | None
+    same: int = 0
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -223,26 +232,37 @@ def duel(
     repeats: int = 1,
     title: str = "judge pairs",
 ) -> Duel:
-    """Compare answers to the same questions, each pair in both orders, so many times."""
+    """Compare answers to the same questions, each pair in both orders, so many times; equal ones tie unasked."""
+    differ = [place for place, (one, other) in enumerate(pairs) if not _equal(one, other)]
     requests = []
-    for one, other in pairs:
+    for one, other in (pairs[place] for place in differ):
         for number in range(repeats):
             requests.append(Request(one, scale, seed + number, other.answer or ""))
             requests.append(Request(replace(one, answer=other.answer), scale, seed + number, one.answer or ""))
     found = bench.ask(requests, title=title)
     both = [verdict(found[place].value, found[place + 1].value) for place in range(0, len(found), 2)]
     parts = [both[place : place + repeats] for place in range(0, len(both), repeats)]
-    shares = [[share for share, _ in part] for part in parts]
-    usable = [[share for share in row if share is not None] for row in shares]
+    rows = [[share for share, _ in part] for part in parts]
+    shares: list[float | None] = [0.5] * len(pairs)
+    reasons = ["both answers are the same"] * len(pairs)
+    for number, place in enumerate(differ):
+        usable = [share for share in rows[number] if share is not None]
+        shares[place] = sum(usable) / len(usable) if usable else None
+        reasons[place] = _reason(found[2 * repeats * number : 2 * repeats * (number + 1)])
     replies = [one.value for one in found if one.value is not None]
     return Duel(
         pairs=list(pairs),
-        shares=[sum(row) / len(row) if row else None for row in usable],
-        reasons=[_reason(found[place : place + 2 * repeats]) for place in range(0, len(found), 2 * repeats)],
-        disagreed=sum(differ for _, differ in both),
+        shares=shares,
+        reasons=reasons,
+        disagreed=sum(changed for _, changed in both),
         first=sum(replies) / len(replies) if replies else math.nan,
-        repeats=repeated(shares),
+        repeats=repeated(rows),
+        same=len(pairs) - len(differ),
     )
+
+
+def _equal(one: Answered, other: Answered) -> bool:
+    return (one.answer or "").strip() == (other.answer or "").strip()
 
 
 def _reason(part: Sequence[Verdict]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from groundup.errors import UserError
-from groundup.evaluate.judge_server import Failed, Reply, short
+from groundup.evaluate.judge_server import Failed, Reply, TooLong, short
 from groundup.evaluate.judges import Judge
 from groundup.evaluate.judging import LONGEST, Answered, Scale, prompt, worth
 from groundup.journal import Progress
@@ -40,24 +40,32 @@ class Request:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a reply was worth, or None and the reason why there is nothing; tokens where they are known."""
+    """What a reply was worth, or None and the reason why there is nothing; tokens where they are known.
+
+    `left_out`: what the judge let us not ask for (`Judge.left_out`). `failed`: it did not reply at all.
+    """
 
     value: float | None
     reason: str = ""
     read: int | None = None
     written: int | None = None
-    failed: bool = False  # the judge did not reply at all
+    left_out: frozenset[str] = frozenset()
+    failed: bool = False
 
 
 @dataclass
 class Cost:
-    """What the asking came to: questions asked, verdicts that were known already, tokens, replies without a count."""
+    """What the asking came to: questions asked, their tokens, replies without a count; and what was known already, with
+    the tokens that it had cost.
+    """
 
     asked: int = 0
     known: int = 0
     read: int = 0
     written: int = 0
     uncounted: int = 0
+    known_read: int = 0
+    known_written: int = 0
 
 
 class Verdicts:
@@ -68,7 +76,7 @@ class Verdicts:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path, self._found, self._failed = path, dict[str, float](), set[str]()
+        self._path, self._found, self._failed = path, dict[str, Verdict](), set[str]()
         if path is not None and path.exists():
             for line in path.read_bytes().split(b"\n"):
                 self._take(line)
@@ -85,22 +93,26 @@ class Verdicts:
         if value is None:
             self._failed.add(key)
         elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            self._found[key] = float(value)
+            left_out = record.get("left_out")
+            names = frozenset(map(str, left_out)) if isinstance(left_out, list) else frozenset[str]()
+            read, written = _count(record.get("read")), _count(record.get("written"))
+            self._found[key] = Verdict(float(value), "", read, written, names)
 
-    def get(self, key: str) -> float | None:
-        """The value kept under a key."""
+    def get(self, key: str) -> Verdict | None:
+        """The verdict kept under a key."""
         return self._found.get(key)
 
     def failed(self, key: str) -> bool:
         """Whether the judge failed at this question in an earlier judging, or in this one."""
         return key in self._failed
 
-    def put(self, key: str, value: float | None, **facts: Any) -> None:
-        """Keep a value, or None for a failure, on disk before the next question is asked."""
-        if value is None:
+    def put(self, key: str, got: Verdict, **facts: Any) -> None:
+        """Keep a verdict, one without a value as a failure, on disk before the next question is asked."""
+        if got.value is None:
             self._failed.add(key)
         else:
-            self._found[key] = value
+            self._found[key] = got
+        facts |= {"read": got.read, "written": got.written, "left_out": sorted(got.left_out)}
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,28 +121,34 @@ class Verdicts:
                 file.seek(-1, 2)
                 if file.read(1) != b"\n":
                     file.write(b"\n")  # the line before was cut short
-            file.write(json.dumps({"key": key, "value": value, **facts}).encode() + b"\n")
+            file.write(json.dumps({"key": key, "value": got.value, **facts}).encode() + b"\n")
 
 
 @dataclass
 class Bench:
-    """A judge and all that is asked of it: known verdicts are not asked again, `at_once` requests run side by side."""
+    """A judge and all that is asked of it: known verdicts are not asked again, `at_once` requests run side by side.
+
+    `left_out`: what any of the verdicts, known ones included, had to do without.
+    """
 
     judge: Judge
     verdicts: Verdicts
     at_once: int = 1
     quiet: bool = False
     cost: Cost = field(default_factory=Cost)
+    left_out: set[str] = field(default_factory=set)
 
     def ask(self, requests: Sequence[Request], *, title: str) -> list[Verdict]:
         """A verdict for each request; equal ones are asked once.
 
-        Raises UserError where the judge fails three times in a row; what it said before is kept.
+        Raises UserError where the judge fails three times in a row; what it said before is kept. A question that is too
+        long for it is unusable, and no failure.
         """
         keys = [self._key(request) for request in requests]
         asked = dict(zip(keys, requests, strict=True))
         found = {key: known for key, request in asked.items() if (known := self._known(key, request))}
-        self.cost.known += len(found)
+        for known in found.values():
+            self._remember(known)
         todo = {key: request for key, request in asked.items() if key not in found}
         workers = 1 if self.judge.ours else self.at_once
         failures = 0
@@ -148,8 +166,9 @@ class Bench:
 
     def _known(self, key: str, request: Request) -> Verdict | None:
         """What the file of verdicts holds, if it is on the scale."""
-        value, worths = self.verdicts.get(key), request.scale.values
-        return None if value is None or not min(worths) <= value <= max(worths) else Verdict(value)
+        known, worths = self.verdicts.get(key), request.scale.values
+        off = known is None or known.value is None or not min(worths) <= known.value <= max(worths)
+        return None if off else known
 
     def _key(self, request: Request) -> str:
         """sha256 over the judge, what it is asked, and how."""
@@ -171,30 +190,44 @@ class Bench:
                 replies.append(reply)
                 value = worth(reply.text, request.scale) if reply.value is None else reply.value
                 if value is not None:
-                    return key, Verdict(value, "", *_tokens(replies))
+                    return key, Verdict(value, "", *_tokens(replies), self.judge.left_out)
+        except TooLong as error:
+            return key, Verdict(None, str(error), *_tokens(replies))
         except Failed as error:
             return key, Verdict(None, str(error), *_tokens(replies), failed=True)
         return key, Verdict(None, f"no choice of the scale in {short(replies[-1].text)!r}", *_tokens(replies))
+
+    def _remember(self, known: Verdict) -> None:
+        self.cost.known += 1
+        self.cost.known_read += known.read or 0
+        self.cost.known_written += known.written or 0
+        self.left_out |= known.left_out
 
     def _book(self, key: str, got: Verdict, scale: Scale) -> None:
         self.cost.asked += 1
         self.cost.read += got.read or 0
         self.cost.written += got.written or 0
         self.cost.uncounted += got.read is None or got.written is None
+        self.left_out |= got.left_out
         if got.value is not None or got.failed:
-            self.verdicts.put(key, got.value, scale=scale.name, read=got.read, written=got.written)
+            self.verdicts.put(key, got, scale=scale.name)
 
     def _stop(self, got: Verdict, failures: int) -> None:
         times = f"{failures} times in a row" if failures > 1 else "at its only question"
         raise UserError(
             f"the judge {self.judge.name} failed {times}: {got.reason}",
-            "look at its server; what was judged before is kept, repeat the command to go on",
+            f"{self.judge.advice}; what was judged before is kept, repeat the command to go on",
         )
 
 
 def _tokens(replies: Sequence[Reply]) -> tuple[int | None, int | None]:
     """Tokens read and written for all replies together, None where one does not say."""
     return _total([reply.read for reply in replies]), _total([reply.written for reply in replies])
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens as it was written, None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from groundup import machine as machines
 from groundup.checkpoint import folder
 from groundup.evaluate.choices import Pair, log_likelihoods
-from groundup.evaluate.judge_server import Failed, Reply
+from groundup.evaluate.judge_server import Failed, Reply, TooLong
 from groundup.evaluate.judging import Scale, opening
 from groundup.generate.chat import template_of
 from groundup.generate.stream import start_ids
@@ -32,6 +32,7 @@ class Local:
 
     ours = True
     left_out: frozenset[str] = frozenset()
+    advice = "look at its weights: groundup info tells what the folder holds, or take another model"
 
     def __init__(self, place: str | Path, *, threads: int | None = None) -> None:
         machine = machines.choose(threads=threads)
@@ -54,7 +55,7 @@ class Local:
         ids = [*self._prompt(text), *shared]
         context, longest = config_of(self._model).context, len(ids) + max(map(len, rests)) - 1
         if longest > context:
-            raise Failed(f"the question has {longest:,} tokens, and the judge reads {context:,}")
+            raise TooLong(f"the question has {longest:,} tokens, and the judge reads {context:,}")
         log_p = self._log_p(ids, rests)
         if not bool(log_p.isfinite().all()):
             raise Failed("the judge's scores are NaN or infinite")

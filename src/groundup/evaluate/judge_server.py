@@ -46,6 +46,10 @@ class Failed(Exception):
     """One question got no reply, in words; another one may."""
 
 
+class TooLong(Failed):
+    """The judge cannot read so long a question: that says nothing about the judge."""
+
+
 class Refused(Failed):
     """An HTTP status that repeating does not mend, and what the server says about it."""
 

@@ -9,6 +9,7 @@ Sources: Ollama, "API" (chat, structured outputs); OpenAI, "API reference: Creat
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,18 @@ from urllib.parse import urlsplit
 
 from groundup.errors import SettingsError
 from groundup.evaluate.judge_local import Local
-from groundup.evaluate.judge_server import PAUSE, Failed, Gone, Refused, Reply, Server, checked_address, is_here, short
+from groundup.evaluate.judge_server import (
+    PAUSE,
+    Failed,
+    Gone,
+    Refused,
+    Reply,
+    Server,
+    TooLong,
+    checked_address,
+    is_here,
+    short,
+)
 from groundup.evaluate.judging import REPLY, Scale
 
 REPLY_TOKENS = 512  # room for a model that thinks before it replies
@@ -24,6 +36,8 @@ NOT_THE_QUESTION = {401, 403, 404, 405, 501}  # no other question would fare bet
 FORM = {400, 415, 422, 500}  # statuses of servers that do not know some part of a request
 OLLAMA = "http://127.0.0.1:11434"
 OPENAI_KEY = "OPENAI_API_KEY"
+TOO_LONG = re.compile(r"context.?(length|window|size)|too (long|many tokens)|exceeds? .*\b(context|tokens)\b", re.I)
+FRESH = 3600.0  # seconds in which a date that a server tells is taken for the time of day
 
 
 class Judge(Protocol):
@@ -31,12 +45,14 @@ class Judge(Protocol):
 
     `ours`: its probabilities are read instead of words (`judging.scale` with digits), so it says the same each time.
     `left_out`: what it does not let us ask for, of temperature, seed and the length of a reply.
+    `advice`: what to do where it fails at everything.
     """
 
     name: str
     identity: str
     ours: bool
     left_out: frozenset[str]
+    advice: str
 
     def prepare(self, longest: int) -> None:
         """Learn how many bytes of UTF-8 the longest question has, before the first one."""
@@ -50,6 +66,7 @@ class Wish:
     """Which judge is wanted. `model`: what an OpenAI-compatible server is asked for, "" where it has but one.
 
     `key`: the environment variable that holds a key; `named`: whether a person chose that variable.
+    `temperature`: of what a server writes; more than 0 where it shall be asked again, else it would repeat itself.
     """
 
     judge: str
@@ -58,6 +75,7 @@ class Wish:
     key: str = OPENAI_KEY
     named: bool = False
     threads: int | None = None
+    temperature: float = 0.0
 
 
 def opened(wish: Wish) -> Judge:
@@ -70,9 +88,10 @@ def opened(wish: Wish) -> Judge:
     if kind == "ollama":
         if not model:
             raise SettingsError(f"the judge '{wish.judge}' names no model", "write for instance ollama:llama3")
-        return Ollama(model, timeout=wish.timeout)
+        return Ollama(model, timeout=wish.timeout, temperature=wish.temperature)
     if "://" in wish.judge:
-        return OpenAI(wish.judge, wish.model, timeout=wish.timeout, key=key_for(wish))
+        key = key_for(wish)
+        return OpenAI(wish.judge, wish.model, timeout=wish.timeout, key=key, temperature=wish.temperature)
     if wish.model:
         raise SettingsError(
             f"--name {wish.model} goes with the address of a server, and the judge is '{wish.judge}'",
@@ -110,14 +129,15 @@ class Ollama:
 
     ours = False
     left_out: frozenset[str] = frozenset()
+    advice = "look at what `ollama serve` prints, and whether the model fits into memory: `ollama ps`"
 
-    def __init__(self, model: str, *, timeout: float, pause: float = PAUSE) -> None:
+    def __init__(self, model: str, *, timeout: float, temperature: float = 0.0, pause: float = PAUSE) -> None:
         address = ollama_address(os.environ.get("OLLAMA_HOST", ""))
-        self._model, self._context = model, 2048
+        self._model, self._context, self._temperature = model, 2048, temperature
         start = f"start it with `ollama serve`, and fetch the model with `ollama pull {model}`"
         self._server = Server(address, timeout=timeout, start=start, pause=pause)
         self.name = f"ollama:{model} at {address}"
-        self.identity = f"ollama {model} {self._digest()}"
+        self.identity = f"ollama {model} {self._digest()} temperature {temperature:g}"
 
     def _digest(self) -> str:
         """The hash of the model's files: the same name may mean another model tomorrow."""
@@ -143,8 +163,9 @@ class Ollama:
         self._context = max(2048, -(-needed // 1024) * 1024)
 
     def ask(self, text: str, scale: Scale, seed: int) -> Reply:
-        """One chat at temperature 0."""
-        options = {"temperature": 0, "seed": seed, "num_ctx": self._context, "num_predict": REPLY_TOKENS}
+        """One chat."""
+        room = {"num_ctx": self._context, "num_predict": REPLY_TOKENS}
+        options = {"temperature": self._temperature, "seed": seed} | room
         body = {"model": self._model, "messages": _user(text), "stream": False, "format": scale.schema}
         answer = _asked(self._server, "/api/chat", body | {"options": options})
         content = _at(answer, "message", "content")
@@ -152,7 +173,7 @@ class Ollama:
             raise Failed(f"{self._server.address}/api/chat sends no message: {short(json.dumps(answer))}")
         read = _count(answer.get("prompt_eval_count"))
         if read is not None and read >= self._context - 1:
-            raise Failed(f"the question fills the context of {self._context:,} tokens: its beginning was not read")
+            raise TooLong(f"the question fills the context of {self._context:,} tokens: its beginning was not read")
         return Reply(content[:REPLY], read=read, written=_count(answer.get("eval_count")))
 
 
@@ -164,30 +185,41 @@ class OpenAI:
 
     ours = False
     left_out: frozenset[str] = frozenset()
+    advice = "look at the log of its server"
 
-    def __init__(self, address: str, model: str, *, timeout: float, key: str = "", pause: float = PAUSE) -> None:
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        *,
+        timeout: float,
+        key: str = "",
+        temperature: float = 0.0,
+        pause: float = PAUSE,
+    ) -> None:
         address = checked_address(address)
         address = address if urlsplit(address).path else f"{address}/v1"
         start = "start the server, for instance `python -m llama_cpp.server --model FILE.gguf`, or check the address"
         self._server = Server(address, timeout=timeout, key=key, start=start, pause=pause)
         self._forms: tuple[Callable[[Scale], dict[str, Any]], ...] = (_json_schema, _json_object, _any_form)
         listed = self._models()
-        self._model = model or self._only(listed)
+        self._model, self._temperature = model or self._only(list(listed)), temperature
         self.name = f"{self._model} at {self._server.address}"
-        self.identity = f"openai {self._server.address} {self._model}"
+        told = listed.get(self._model, "nothing")
+        self.identity = f"openai {self._server.address} {self._model} temperature {temperature:g}, listed: {told}"
 
-    def _models(self) -> list[str]:
-        """What the server lists, [] where it keeps no list; raises Gone where nobody answers."""
+    def _models(self) -> dict[str, str]:
+        """What the server tells of each model, none where it keeps no list; raises Gone where nobody answers."""
         try:
             listed = self._server.call("/models", patient=False).get("data")
         except Refused as error:
             if error.status in {401, 403}:
                 raise _no_key(error) from None
-            return []
+            return {}
         except Failed as error:
             raise Gone(f"no judge answers at {self._server.address}: {error}", self._server.start) from None
         models = listed if isinstance(listed, list) else []
-        return [str(one["id"]) for one in models if isinstance(one, dict) and "id" in one]
+        return {str(one["id"]): _facts(one) for one in models if isinstance(one, dict) and "id" in one}
 
     def _only(self, names: list[str]) -> str:
         if len(names) == 1:
@@ -199,20 +231,22 @@ class OpenAI:
         """Nothing to do: such servers refuse what is too long."""
 
     def ask(self, text: str, scale: Scale, seed: int) -> Reply:
-        """One chat at temperature 0."""
+        """One chat."""
         before = self._forms, self.left_out
         while True:
             forms, left_out = self._forms, self.left_out  # another thread may be ahead
             try:
                 return self._read(_asked(self._server, "/chat/completions", self._body(text, scale, seed)))
             except Refused as error:
+                if error.status == 413 or (error.status in FORM and TOO_LONG.search(str(error))):
+                    raise TooLong(str(error)) from None
                 if error.status not in FORM or not self._simpler(str(error), forms, left_out):
                     self._forms, self.left_out = before  # it was none of them: the next question has them again
                     raise
 
     def _body(self, text: str, scale: Scale, seed: int) -> dict[str, Any]:
         limit = "max_completion_tokens" if "max_tokens" in self.left_out else "max_tokens"
-        wishes = {"temperature": 0, "seed": seed, limit: REPLY_TOKENS}
+        wishes = {"temperature": self._temperature, "seed": seed, limit: REPLY_TOKENS}
         kept = {name: value for name, value in wishes.items() if name not in self.left_out}
         return {"model": self._model, "messages": _user(text), "stream": False} | kept | self._forms[0](scale)
 
@@ -236,6 +270,18 @@ class OpenAI:
             raise Failed(f"{self._server.address}/chat/completions sends no message: {short(json.dumps(answer))}")
         read, written = (_count(_at(answer, "usage", name)) for name in ("prompt_tokens", "completion_tokens"))
         return Reply(content[:REPLY], read=read, written=written)
+
+
+def _facts(model: Mapping[str, Any]) -> str:
+    """What a list tells of a model and would tell otherwise of another one under its name, as text.
+
+    "created" counts only when it is not of the last hour: llama.cpp's and vLLM's servers put the time of the answer
+    there, and every start would be another judge.
+    """
+    created = model.get("created")
+    dated = isinstance(created, int | float) and created < time.time() - FRESH
+    kept = {name: model[name] for name in ("id", "root", "meta") if name in model}
+    return json.dumps(kept | ({"created": created} if dated else {}), sort_keys=True)
 
 
 def _asked(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -31,12 +31,13 @@ RUBRIC = """\
 
 @dataclass(frozen=True)
 class Answered:
-    """A task, the answer that was expected ("" where none is known), and what a model answered; None: nothing."""
+    """A task, the answer expected ("" where none is known), a model's (None: nothing); `turn`: out of a dialogue."""
 
     question: str
     expected: str
     answer: str | None
     where: str
+    turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,6 @@ def _ticks(texts: Sequence[str]) -> int:
 
 # replies
 
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
 
@@ -192,11 +192,11 @@ def worth(reply: str, scale: Scale) -> float | None:
     >>> worth('{"better": "B"}', scale("pairwise"))
     0.0
     """
-    text = _THOUGHTS.sub("", reply[:REPLY]).strip()
+    text = reply[:REPLY].rpartition("</think>")[2].strip()  # some templates open the thought themselves
     if "<think>" in text:  # cut off before the answer: what stands there is no verdict
         return None
     known = {choice.lower(): value for choice, value in zip(scale.choices, scale.values, strict=True)}
-    bare = text.strip("\"'*. \n").lower()
+    bare = text.strip("\"'* \n").rstrip("\"'*. \n").lower()  # a full stop in front would be a fraction
     if bare in known:
         return known[bare]
     whole = _chosen(text, scale.key)
@@ -291,9 +291,7 @@ def checked(good: Sequence[float | None], bad: Sequence[float | None]) -> Check:
 
 
 def checked_pairs(shares: Sequence[float | None]) -> Check:
-    """The same of a judge that compares: the share of the point that right answers got against wrong ones, each asked
-    both ways.
-    """
+    """The same of a judge that compares: what right answers got of the point against wrong ones, asked both ways."""
     usable = [share for share in shares if share is not None]
     found, low, high = mean_share(usable)
     return Check(found, low, high, len(shares), len(shares), 2 * (len(shares) - len(usable)))
@@ -358,7 +356,8 @@ def repeated(scores: Sequence[Sequence[float | None]]) -> Repeats | None:
     gaps = [abs(a - b) for row in units for place, a in enumerate(row) for b in row[place + 1 :]]
     if not gaps:
         return None
-    return Repeats(len(gaps), sum(gap == 0 for gap in gaps) / len(gaps), sum(gaps) / len(gaps), alpha(units))
+    count = len(gaps)
+    return Repeats(count, gaps.count(0) / count, sum(gaps) / count, alpha(units))
 
 
 def alpha(units: Sequence[Sequence[float]]) -> float:

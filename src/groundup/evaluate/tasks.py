@@ -1,12 +1,12 @@
 """Questions with one exact answer: the model writes, and what it wrote is compared with what is right.
 
-In: a model, its tokenizer, `Question`s. Out: `Answered`, one each, and `Kind`s, the shares of right answers for each
-kind of question. A model that was taught to chat is asked through its template; any other continues the question as it
-stands, up to the end of the line.
+In: a model, its tokenizer, `Question`s. Out: `Given`, what was written to each; `Answered`, each with its marks; and
+`Kind`s, the shares of right answers for each kind of question. A model that was taught to chat is asked through its
+template; any other continues the question as it stands, up to the end of the line.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -15,13 +15,29 @@ from groundup.errors import DataError
 from groundup.evaluate.answers import normal, same
 from groundup.evaluate.choices import share_error
 from groundup.generate import Sampler, write
+from groundup.generate.chat import Messages, template_of
 from groundup.generate.chat import answered as chat_answered
-from groundup.generate.chat import template_of
+from groundup.generate.stream import encoded
+from groundup.model import config_of
 from groundup.text.choices import Question
 from groundup.text.conversations import told
+from groundup.text.template import ChatTemplate
 from groundup.tokens.tokenizer import Tokenizer
 
 LONGEST = 64  # tokens of an answer where nothing is said
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a model wrote, and what stood in its way.
+
+    `cut`: question and answer together outgrew the context, so that the beginning was out of sight. `unfinished`: the
+    answer was still going on when its longest length was reached.
+    """
+
+    text: str
+    cut: bool = False
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Answered:
 
     `exact`: the same as a right one but for white space. `loose`: also but for case, and punctuation around words.
     `contained`: a right one stands in it, as whole words: what a talkative model may know and exact matching misses.
+    `cut` and `unfinished` as in `Given`: such an answer may be wrong for want of room alone.
     """
 
     where: str
@@ -39,11 +56,16 @@ class Answered:
     exact: bool
     loose: bool
     contained: bool
+    cut: bool = False
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Shares of right answers among the questions of one kind, and the standard error of `exact`; "" is all of them."""
+    """Shares of right answers among the questions of one kind, and the standard error of `exact`; "" is all of them.
+
+    `cut`, `unfinished`: how many answers were so, as in `Given`.
+    """
 
     kind: str
     questions: int
@@ -51,6 +73,8 @@ class Kind:
     exact_error: float
     loose: float
     contained: float
+    cut: int = 0
+    unfinished: int = 0
 
 
 def answer(
@@ -60,29 +84,46 @@ def answer(
     *,
     max_tokens: int = LONGEST,
     watch: Callable[[int], None] = lambda done: None,
-) -> list[str]:
+) -> list[Given]:
     """What the model writes to each question, greedily: the likeliest token each time. `watch` hears how many are done.
 
     Raises DataError for a conversation of several turns where there is no template to write it with.
 
-    >>> answer(model, tokenizer, questions("harbor-questions:2"))  # doctest: +SKIP
+    >>> [one.text for one in answer(model, tokenizer, questions("harbor-questions:2"))]  # doctest: +SKIP
     ['Mira.', 'In the mill.']
     """
-    template, sampler = template_of(tokenizer), Sampler(temperature=0)
-    found, done = [""] * len(asked), 0
-    if template is not None:
-        talks = [one.messages for one in asked]
-        for one in chat_answered(model, tokenizer, template, talks, max_tokens=max_tokens, sampler=sampler):
-            found[one.row], done = one.text, done + 1
-            watch(done)
-        return found
-    prompts = [_plain(one) for one in asked]
-    for delta in write(model, tokenizer, prompts, max_tokens=max_tokens, sampler=sampler, stop=["\n"]):
-        found[delta.row] += delta.text
+    template, found = template_of(tokenizer), dict[int, Given]()
+    if template is None:
+        rows = _continued(model, tokenizer, [_plain(one) for one in asked], max_tokens)
+    else:
+        rows = _chatted(model, tokenizer, template, [one.messages for one in asked], max_tokens)
+    for row, given in rows:
+        found[row] = given
+        watch(len(found))
+    return [found[row] for row in range(len(asked))]
+
+
+def _chatted(
+    model: nn.Module, tokenizer: Tokenizer, template: ChatTemplate, talks: Sequence[Messages], max_tokens: int
+) -> Iterator[tuple[int, Given]]:
+    """Answers through the template, each with its row, as they are done."""
+    greedy = Sampler(temperature=0)
+    for one in chat_answered(model, tokenizer, template, talks, max_tokens=max_tokens, sampler=greedy):
+        yield one.row, Given(one.text, one.past_context, one.finish == "length")
+
+
+def _continued(
+    model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int
+) -> Iterator[tuple[int, Given]]:
+    """The rest of each prompt's line with its row, as they are done."""
+    context, greedy = config_of(model).context, Sampler(temperature=0)
+    ids = [encoded(tokenizer, prompt) for prompt in prompts]
+    seen, texts = [len(one) - 1 for one in ids], [""] * len(ids)
+    for delta in write(model, tokenizer, prompts, max_tokens=max_tokens, sampler=greedy, stop=["\n"]):
+        texts[delta.row] += delta.text
+        seen[delta.row] += 1  # the tokens that were read to choose this one
         if delta.finish:
-            done += 1
-            watch(done)
-    return found
+            yield delta.row, Given(texts[delta.row], seen[delta.row] > context, delta.finish == "length")
 
 
 def _plain(asked: Question) -> str:
@@ -96,27 +137,30 @@ def _plain(asked: Question) -> str:
     return str(only["content"])
 
 
-def grade(asked: Sequence[Question], given: Sequence[str]) -> list[Answered]:
+def grade(asked: Sequence[Question], given: Sequence[Given]) -> list[Answered]:
     """Compare each answer with every right one; raises DataError unless there is one for each question.
 
     >>> question = Question(({"role": "user", "content": "Who?"},), ("Odo", "old Odo"), "who", "line 1")
-    >>> [(one.exact, one.loose, one.contained) for one in grade([question] * 3, ["old  Odo", "odo.", "It is Odo!"])]
+    >>> given = [Given("old  Odo"), Given("odo."), Given("It is Odo!")]
+    >>> [(one.exact, one.loose, one.contained) for one in grade([question] * 3, given)]
     [(True, True, True), (False, True, True), (False, False, True)]
     """
     if len(asked) != len(given):
         raise DataError(f"{len(given)} answers to {len(asked)} questions", "give one answer for each question")
-    return [_graded(question, text) for question, text in zip(asked, given, strict=True)]
+    return [_graded(question, one) for question, one in zip(asked, given, strict=True)]
 
 
-def _graded(asked: Question, given: str) -> Answered:
+def _graded(asked: Question, given: Given) -> Answered:
     return Answered(
         where=asked.where,
         kind=asked.kind,
-        answer=given,
+        answer=given.text,
         right=asked.answers,
-        exact=any(same(given, one) for one in asked.answers),
-        loose=any(same(given, one, loose=True) for one in asked.answers),
-        contained=any(contains(given, one) for one in asked.answers),
+        exact=any(same(given.text, one) for one in asked.answers),
+        loose=any(same(given.text, one, loose=True) for one in asked.answers),
+        contained=any(contains(given.text, one) for one in asked.answers),
+        cut=given.cut,
+        unfinished=given.unfinished,
     )
 
 
@@ -148,4 +192,5 @@ def _kind(name: str, rows: Sequence[Answered]) -> Kind:
     count = len(rows)
     exact = sum(row.exact for row in rows) / count
     loose, contained = (sum(values) / count for values in ((r.loose for r in rows), (r.contained for r in rows)))
-    return Kind(name, count, exact, share_error(exact, count), loose, contained)
+    cut, unfinished = sum(row.cut for row in rows), sum(row.unfinished for row in rows)
+    return Kind(name, count, exact, share_error(exact, count), loose, contained, cut, unfinished)

@@ -19,6 +19,7 @@ from groundup.generate.sample import Sampler, uniforms
 from groundup.generate.stream import write
 from groundup.model import config_of
 from groundup.model.cache import Cache
+from groundup.text import styles
 from groundup.text.template import ChatTemplate
 from groundup.tokens.rows import prompt_ids
 from groundup.tokens.tokenizer import Tokenizer
@@ -50,6 +51,33 @@ def ending(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
     """
     ends = dict.fromkeys((*tokenizer.manner.ends, *stop_ids(tokenizer, template)))
     return tokenizer.with_manner(replace(tokenizer.manner, ends=tuple(ends)))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A template to be learnt, and a tokenizer that knows it, its tokens, and where answers end.
+
+    `added`: special tokens that are new to the tokenizer.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    style: str
+    added: tuple[str, ...]
+
+
+def teach(known: Tokenizer, template: str, more: Sequence[str] = ()) -> Taught:
+    """Give a tokenizer the template of this name, with the special tokens that it writes, and `more` of them.
+
+    Whoever teaches a model or shows what it would be taught has it from here, so that both see the same ids. Raises
+    DataError for a template that is unknown or cannot be rendered.
+    """
+    style = styles.resolve(template, known.chat_template)
+    names = list(dict.fromkeys((*style.tokens, *more)))
+    tokenizer = known.with_special(names).with_template(style.template)
+    written = with_tokens_of(tokenizer, style.template)
+    added = tuple(name for name in names if name not in known.special)
+    return Taught(ending(tokenizer, written), written, style.name, added)
 
 
 @dataclass(frozen=True)

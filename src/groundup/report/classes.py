@@ -13,6 +13,7 @@ import numpy as np
 
 from groundup.report import parts
 from groundup.report.chart import Chart, Line, draw
+from groundup.report.figures import best_evaluation
 from groundup.report.read import Run, number
 
 MOST = 20  # classes of a matrix that can be read; of more, the pairs most often mixed up are listed
@@ -46,7 +47,7 @@ def section(run: Run) -> str:
     told = ""
     if test is not None:
         figures.append(calibration(test))
-        told = f"{_summary(test)}{confusion(test)}{_errors(test)}"
+        told = f"{_summary(test)}{_earlier(run)}{confusion(test)}{_errors(test)}"
     side = "".join(f"<div>{figure}</div>" for figure in figures if figure)
     return f'<h2>Classes</h2><div class="side">{side}</div>{told}'
 
@@ -104,6 +105,15 @@ def _summary(test: Test) -> str:
     beside = [f"{name} {100 * value:.2f} %" for name, value in test.baselines.items() if np.isfinite(value)]
     words = f"{100 * test.accuracy:.2f} % of {total:,} test rows are right"
     return f'<p class="under">{escape("; ".join([words, *beside]))}. The test rows were read once, after training.</p>'
+
+
+def _earlier(run: Run) -> str:
+    """A run that went on has other weights in best/ than those whose test is shown."""
+    best, tested = best_evaluation(run), number(run.test.get("step"))
+    now = 0 if best is None else int(run.evaluations.step[best])
+    if not now or not np.isfinite(tested) or now == tested or run.test.get("model") != "best":
+        return ""
+    return f'<p class="under">These are figures of the weights of step {tested:,.0f}; best/ is now of step {now:,}.</p>'
 
 
 def confusion(test: Test) -> str:

@@ -6,7 +6,6 @@ no run at all is an error; whatever else is missing or unreadable is left empty.
 
 import json
 import math
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from groundup.errors import DataError, GroundupError
 from groundup.journal import SAMPLE, Journal
+from groundup.settings import command_of
 from groundup.tokens.prepare import MANIFEST
 from groundup.tokens.shards import Shards
 
@@ -187,7 +187,7 @@ def _described(folder: Path, records: list[dict[str, Any]], samples: tuple[Sampl
         valid_tokens=_header(shards, "valid")[0],
         sources=_sources(shards),
         shards=shards,
-        command=_command(folder / "settings.toml"),
+        command=command_of(folder / "settings.toml"),
         test=_json(folder / "test.json"),
     )
 
@@ -202,16 +202,6 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # absent, not UTF-8, not TOML
         return {}
-
-
-def _command(path: Path) -> str:
-    """The command that made a run, from the first line of its settings; the earliest runs were all of pretrain."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            found = re.match(r"# groundup ([\w-]+)", lines.readline())
-    except OSError:
-        found = None
-    return found[1] if found else "pretrain"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import numpy as np
 
 from groundup.report.curves import throughput, value_at
 from groundup.report.figures import best_evaluation, train_curve
-from groundup.report.read import Run
+from groundup.report.read import Run, number
 from groundup.report.verbatim import Copied
 
 Severity = Literal["problem", "warning", "note", "good"]
 ORDER: tuple[Severity, ...] = ("problem", "warning", "good", "note")
+UNLEARNT = ("nothing learnt", "no better than guessing")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def remarks(run: Run, copied: Copied | None = None) -> list[Remark]:
     found = [remark for rule in rules if (remark := rule(run)) is not None]
     if copied and (remark := verbatim(copied)):
         found.append(remark)
-    if not any(remark.severity in ("problem", "warning") or remark.kind == "nothing learnt" for remark in found):
+    if not any(remark.severity in ("problem", "warning") or remark.kind in UNLEARNT for remark in found):
         found += [remark] if (remark := healthy(run)) else []
     return sorted(found, key=lambda remark: ORDER.index(remark.severity))
 
@@ -58,7 +59,7 @@ def _not_begun(run: Run) -> Remark:
     seen = "No training step has been written down yet"
     seen += f"; before training the validation loss is {first[0]:.3f}." if len(first) else "."
     means = "The run was only just started, or stopped before its first step."
-    return Remark("not begun", "note", seen, means, "Look again later, or start it with `groundup pretrain`.")
+    return Remark("not begun", "note", seen, means, f"Look again later, or start `groundup {run.command}`.")
 
 
 def skipped(run: Run) -> Remark | None:
@@ -72,14 +73,13 @@ def skipped(run: Run) -> Remark | None:
     severity: Severity = "problem" if at_end or len(steps) > max(5, run.step // 100) else "warning"
     reasons = ", ".join(sorted({reason for _, reason in lost})[:3])
     return Remark(
-        "skipped steps",
-        severity,
+        "skipped steps", severity,
         f"{_many(len(steps), 'update')} could not be made ({reasons}), the first at step {steps[0]:,}"
         + (", and the run ended so." if at_end else "."),
         "Numbers grew past what the number format can hold; such a step changes nothing. Now and then that is "
         "harmless, again and again it means that the learning rate is too high.",
         f"Try a lower --lr{_rate(run)}, a longer --warmup, --clip 1, or --dtype fp32.",
-    )
+    )  # fmt: skip
 
 
 def diverging(run: Run) -> Remark | None:
@@ -95,12 +95,10 @@ def diverging(run: Run) -> Remark | None:
     seen = f"The training loss was {losses[lowest]:.2f} at step {steps[lowest]:,} and is {last:.2f} now"
     seen += f"; guessing at random would give {guess:.2f}." if worse_than_guessing else "."
     return Remark(
-        "diverging",
-        "problem",
-        seen,
+        "diverging", "problem", seen,
         "Training has come apart: each step overshoots, which nearly always means a learning rate that is too high.",
         f"Start again with a third of the learning rate{_rate(run)}, and with a longer --warmup.",
-    )
+    )  # fmt: skip
 
 
 def unsteady(run: Run) -> Remark | None:
@@ -112,14 +110,13 @@ def unsteady(run: Run) -> Remark | None:
     if losses[highest] < guess + 0.5 or losses[highest] < losses[0] + 0.5:
         return None
     return Remark(
-        "unsteady start" if steps[highest] < run.step / 2 else "unsteady",
-        "warning",
+        "unsteady start" if steps[highest] < run.step / 2 else "unsteady", "warning",
         f"The training loss rose to {losses[highest]:.2f} at step {steps[highest]:,}, where guessing at random gives "
         f"{guess:.2f}, and came back to {losses[-1]:.2f}.",
         "The learning rate is at the edge of too high: the steps until the loss had come back were lost, and the model "
         "often stays worse than it could be.",
         f"Halve --lr{_rate(run)}, or take more --warmup steps.",
-    )
+    )  # fmt: skip
 
 
 def nothing_learnt(run: Run) -> Remark | None:
@@ -132,13 +129,42 @@ def nothing_learnt(run: Run) -> Remark | None:
         return None
     early = run.step < 20 or (run.planned is not None and run.step < run.planned // 20)
     return Remark(
-        "nothing learnt",
-        "note" if early else "problem",
+        "nothing learnt", "note" if early else "problem",
         f"After {_many(run.step, 'step')} the training loss is {last:.2f}, and ln({run.vocabulary:,}) is {guess:.2f}.",
         "That is what guessing among all tokens alike gives: nothing has been learnt yet.",
         "It is early; look again later." if early else
         f"Check that the text is what you think it is, then try another learning rate{_rate(run)}.",
     )  # fmt: skip
+
+
+def no_better(run: Run) -> Remark | None:
+    """A classifier that is right no more often than one that never reads its texts."""
+    if run.command != "classify" or not (seen := _like_guessing(run)):
+        return None
+    told_apart = number(run.test.get("macro_recall")) > 1.2 / max(_classes(run), 1)  # 1 / classes: one answer for all
+    return Remark(
+        "no better than guessing", "warning" if told_apart else "problem" if run.finished or run.test else "note", seen,
+        "Counted by texts that are right, this classifier is worth no more than an answer given without reading.",
+        f"Try --train all, more --epochs or another learning rate{_rate(run)}, and check that texts and labels belong "
+        "together. With --balance it may be the price of rare classes: look at their recall.",
+    )  # fmt: skip
+
+
+def _like_guessing(run: Run) -> str:
+    """The numbers that show it, of the test rows where they were read, else of the validation loss; or nothing."""
+    kept, best, classes = run.test.get("baselines"), best_evaluation(run), _classes(run)
+    right, usual = number(run.test.get("accuracy")), number(kept.get("majority") if isinstance(kept, dict) else None)
+    if right <= usual:
+        return f"{right:.2%} of the test rows are right; the most frequent class for all would be right in {usual:.2%}."
+    if best is None or classes < 2 or right > usual + 0.05:
+        return ""
+    loss, guess = float(run.evaluations.loss[best]), math.log(classes)
+    return f"The validation loss is at best {loss:.3f}; ln({classes}) is {guess:.3f}." if loss > 0.95 * guess else ""
+
+
+def _classes(run: Run) -> int:
+    found = run.card.get("classes")
+    return len(found) if isinstance(found, list) else 0
 
 
 def memorising(run: Run) -> Remark | None:
@@ -152,14 +178,13 @@ def memorising(run: Run) -> Remark | None:
     if last - low < max(0.01, 0.01 * low) or fell < 0.01:
         return None
     return Remark(
-        "memorising",
-        "problem" if last > 1.1 * low else "warning",
+        "memorising", "problem" if last > 1.1 * low else "warning",
         f"Validation loss rises from step {step:,} ({low:.3f}) to {last:.3f} at step {steps[-1]:,}, "
         f"while training loss falls by {fell:.3f}.",
         "The model is memorising: it learns its training text by heart rather than what is common to all such text.",
         f"Use the weights of step {step:,}, kept in best/. More text helps most; else fewer steps, --dropout 0.2, or "
         "a smaller model.",
-    )
+    )  # fmt: skip
 
 
 def verbatim(copied: Copied) -> Remark | None:
@@ -169,15 +194,14 @@ def verbatim(copied: Copied) -> Remark | None:
     longest = max(len(passage.text) for passage in copied.passages)
     part = "" if copied.searched == copied.total else f" (in the first {copied.searched:,} tokens of it)"
     return Remark(
-        "verbatim",
-        "warning",
+        "verbatim", "warning",
         f"The sample at step {copied.step:,} holds {_many(len(copied.passages), 'passage')} word for word from the "
         f"training text{part}, {'the longest ' if len(copied.passages) > 1 else ''}of {longest} characters.",
         "What is repeated has been learnt by heart. Of public text that may be no harm; letters, names or anything "
         "under copyright could come out in the same way.",
         "Train for fewer epochs, give more text, or remove what must not be repeated.",
         tuple(passage.text for passage in copied.passages[:5]),
-    )
+    )  # fmt: skip
 
 
 def spikes(run: Run) -> Remark | None:
@@ -187,12 +211,11 @@ def spikes(run: Run) -> Remark | None:
         return None
     shown = ", ".join(f"{step:,}" for step in found[:4]) + (" ..." if len(found) > 4 else "")
     return Remark(
-        "loss spikes",
-        "warning" if len(found) > max(5, len(run.train) // 200) else "note",
+        "loss spikes", "warning" if len(found) > max(5, len(run.train) // 200) else "note",
         f"The training loss leaps up {_many(len(found), 'time')}: at {'step' if len(found) == 1 else 'steps'} {shown}.",
         "Odd text (tables, another language, one character over and over) or a learning rate at the edge of too high.",
         f"If the curve comes back at once, leave it. Otherwise lower --lr{_rate(run)} or look at the text.",
-    )
+    )  # fmt: skip
 
 
 def spike_steps(steps: np.ndarray, losses: np.ndarray, *, reach: int = 15) -> np.ndarray:
@@ -221,14 +244,13 @@ def clipped(run: Run) -> Remark | None:
     if not clip or len(after) < 20 or np.mean(after > clip) < 0.95:
         return None
     return Remark(
-        "always clipped",
-        "note",
+        "always clipped", "note",
         f"The gradient norm was above --clip {clip:g} in {np.mean(after > clip):.0%} of the steps after warmup; its "
         f"median is {np.median(after):.2f}.",
         "Clipping is meant for the odd step. When it cuts all of them, every step has the same length and the "
         "learning rate alone decides.",
         f"Try --clip {_round_up(float(np.quantile(after, 0.9)))}, or a lower --lr if the curve is unsteady.",
-    )
+    )  # fmt: skip
 
 
 def plateau(run: Run) -> Remark | None:
@@ -243,12 +265,11 @@ def plateau(run: Run) -> Remark | None:
     if max(gain, gained) > 0.005 * losses[-1]:
         return None
     return Remark(
-        "plateau",
-        "note",
+        "plateau", "note",
         f"From step {since:,} on the training loss changed by {abs(gain):.3f} only, to {losses[-1]:.3f}.",
         "With this size, text and learning rate the model has learnt what it can.",
         "A larger model or more text would go lower; the same loss could be had in fewer steps.",
-    )
+    )  # fmt: skip
 
 
 def still_falling(run: Run) -> Remark | None:
@@ -261,12 +282,11 @@ def still_falling(run: Run) -> Remark | None:
     if gain < 0.01 * losses[-1]:
         return None
     return Remark(
-        "still falling",
-        "note",
+        "still falling", "note",
         f"Validation loss fell by {gain:.3f} in the last fifth of the run and is lowest at its end ({losses[-1]:.3f}).",
         "The model had not finished learning when the steps ran out.",
         f"Train longer: the same command with --steps {2 * run.step} and another --out.",
-    )
+    )  # fmt: skip
 
 
 def slowed(run: Run) -> Remark | None:
@@ -275,20 +295,19 @@ def slowed(run: Run) -> Remark | None:
     parts = min(20, len(rates) // 8)
     if parts < 4:
         return None
-    usual = float(np.median(rates))
+    usual, clock = float(np.median(rates)), run.train.whole("seconds")
     for part, at in zip(np.array_split(rates, parts), np.array_split(steps, parts), strict=True):
         slow = float(np.median(part))
-        if slow > 0.5 * usual or _seconds(run, int(at[0]), int(at[-1])) < 5:
+        if slow > 0.5 * usual or value_at(*clock, int(at[-1])) - value_at(*clock, int(at[0])) < 5:
             continue
         ended = float(np.median(rates[-len(part) :])) > 0.7 * usual
         return Remark(
-            "slowed down",
-            "warning",
+            "slowed down", "warning",
             f"From step {at[0]:,} on training ran at {slow:,.0f} tokens/s, against {usual:,.0f} as a rule; "
             + ("later it recovered." if ended else "it did not recover."),
             "Another program took the processor, the machine grew hot, or memory was short; the result is the same.",
             "Look at what else was running then; fewer --threads can help where cores are shared.",
-        )
+        )  # fmt: skip
     return None
 
 
@@ -301,13 +320,11 @@ def small_validation(run: Run) -> Remark | None:
         return None
     blur = float(run.evaluations.whole()[1][-1]) / math.sqrt(tokens)
     return Remark(
-        "small validation",
-        "warning" if tokens < 1000 else "note",
-        f"Each evaluation looks at {tokens:,} tokens.",
+        "small validation", "warning" if tokens < 1000 else "note", f"Each evaluation looks at {tokens:,} tokens.",
         f"The loss of a token varies about as much as its mean, so the validation loss is good to about "
         f"{blur:.2f}; smaller differences between runs say nothing.",
         "Raise --eval-tokens." if run.valid_tokens > 2 * tokens else "Give more text, or a larger --validation.",
-    )
+    )  # fmt: skip
 
 
 def part_of_text(run: Run) -> Remark | None:
@@ -317,8 +334,7 @@ def part_of_text(run: Run) -> Remark | None:
         return None
     share = tokens[-1] / run.epoch
     return Remark(
-        "less than an epoch",
-        "note",
+        "less than an epoch", "note",
         f"{tokens[-1]:,.0f} tokens were seen, {share:.1%} of one pass over the training text.",
         "Nothing was seen twice, so nothing could be learnt by heart; most of the text was never used."
         if share < 0.5 else "Nothing was seen twice, so nothing could be learnt by heart.",
@@ -331,12 +347,11 @@ def not_evaluated(run: Run) -> Remark | None:
     if len(run.evaluations.whole()[0]):
         return None
     return Remark(
-        "not evaluated",
-        "warning",
+        "not evaluated", "warning",
         f"There is no validation loss in {_many(len(run.train), 'record')} of training.",
         "The training loss alone cannot tell learning from memorising.",
         "Keep some text for validation (--validation 0.1), and evaluate with --eval-every.",
-    )
+    )  # fmt: skip
 
 
 def unfinished(run: Run) -> Remark | None:
@@ -344,12 +359,10 @@ def unfinished(run: Run) -> Remark | None:
     if run.finished or run.planned is None:
         return None
     return Remark(
-        "unfinished",
-        "note",
-        f"The run stands at step {run.step:,} of {run.planned:,} ({run.step / run.planned:.0%}).",
+        "unfinished", "note", f"The run stands at step {run.step:,} of {run.planned:,} ({run.step / run.planned:.0%}).",
         "It is still running, or it was stopped.",
-        f"If it was stopped, go on: `groundup pretrain --out {shlex.quote(str(run.folder))} --resume`.",
-    )
+        f"If it was stopped, go on: `groundup {run.command} --out {shlex.quote(str(run.folder))} --resume`.",
+    )  # fmt: skip
 
 
 def healthy(run: Run) -> Remark | None:
@@ -366,8 +379,8 @@ def healthy(run: Run) -> Remark | None:
 
 
 RULES: tuple[Callable[[Run], Remark | None], ...] = (
-    skipped, diverging, unsteady, nothing_learnt, memorising, not_evaluated, slowed, spikes, unfinished, still_falling,
-    plateau, clipped, small_validation, part_of_text,
+    skipped, diverging, unsteady, nothing_learnt, no_better, memorising, not_evaluated, slowed, spikes, unfinished,
+    still_falling, plateau, clipped, small_validation, part_of_text,
 )  # fmt: skip
 
 
@@ -378,10 +391,6 @@ def _many(count: int, what: str) -> str:
 def _rate(run: Run) -> str:
     """The learning rate as it was, where it is known."""
     return f" (it was {run.value('lr'):g})" if run.value("lr") else ""
-
-
-def _seconds(run: Run, first: int, last: int) -> float:
-    return value_at(*run.train.whole("seconds"), last) - value_at(*run.train.whole("seconds"), first)
 
 
 def _round_up(value: float) -> str:

@@ -4,6 +4,7 @@ In: keyword arguments, a TOML file or the name of a preset. Out: a validated obj
 setting. Order: defaults < TOML file < flags.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,8 +92,23 @@ class Settings(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some settings changed, checked again."""
-        return type(self).create(**{**self.model_dump(), **changes})
+        """A copy with some settings changed, checked again; those that nobody gave stay so (`model_fields_set`)."""
+        given = {name: value for name, value in self.model_dump().items() if name in self.model_fields_set}
+        return type(self).create(**{**given, **changes})
+
+
+def command_of(file: Path) -> str:
+    """The command that made a run, from the first line of its settings.toml; the earliest runs were all of pretrain.
+
+    >>> command_of(Path("no/such/settings.toml"))
+    'pretrain'
+    """
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            found = re.match(r"# groundup ([\w-]+)", lines.readline())
+    except OSError:
+        found = None
+    return found[1] if found else "pretrain"
 
 
 PRESETS = Path(__file__).parents[1] / "presets"

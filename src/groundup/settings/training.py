@@ -46,7 +46,9 @@ class Training(Settings):
     )
     seed: int = knob(1337, "seed of weights, order, dropout and samples", group="Batches", ge=0, lt=2**63)
 
-    steps: Positive | None = knob(None, "optimizer steps (1000 if no budget is given)", group="Training")
+    steps: Positive | None = knob(
+        None, "optimizer steps; without a budget 1,000, or the usual epochs of a stage", group="Training"
+    )
     epochs: float | None = knob(None, "or: passes over the training text", group="Training", gt=0)
     minutes: float | None = knob(
         None, "or: minutes of the whole command; a short probe turns them into steps, once", group="Training", gt=0

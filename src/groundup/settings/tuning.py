@@ -49,6 +49,16 @@ class Tuning(Training):
         """Share of a new network's learning rate that is the default."""
         return GENTLY * RATES[self.train]
 
+    @property
+    def without_effect(self) -> list[str]:
+        """Settings of adapters that were given, where none are made.
+
+        >>> Instruct(train="head", lora_rank=16).without_effect, Instruct(train="lora", lora_rank=16).without_effect
+        (['lora_rank'], [])
+        """
+        given = [name for name in type(self).model_fields if name in self.model_fields_set]
+        return [] if self.train == "lora" else [name for name in given if name.startswith("lora_")]
+
     def settle(self, **decided: Any) -> Settled:
         """The same settings with nothing left open."""
         kinds: dict[type[Tuning], type[Settled]] = {Classify: DecidedClassify, Instruct: DecidedInstruct}
@@ -186,6 +196,7 @@ class ShowBatch(Settings):
     model: str = knob("", f"whose tokenizer and template: {MODEL}")
     tokenizer: str | None = knob(None, "for pretrain: gpt2, a tokenizer.json ... where there is no model")
     template: str = knob("auto", "for instruct: alpaca, phi3, chatml, a .jinja file, auto")
+    add_tokens: list[str] = knob([], "for instruct: special tokens to add to the tokenizer")
     learn: Literal["answers", "all", "marked"] = knob("answers", "for instruct: what the loss counts")
     batching: Literal["bucketed", "padded", "packed"] = knob("bucketed", "how rows share a batch")
     text_field: str = knob("text", "for classify: column or field that holds the text")

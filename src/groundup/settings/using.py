@@ -60,6 +60,7 @@ class Evaluate(TextSettings):
     max_tokens: Positive | None = knob(None, "of a text: stop after so many tokens; of an answer: its longest length")
     limit: Positive | None = knob(None, "of choices, answers and lm-eval: only the first so many items")
     label_field: str = knob("label", "for labels: column or field that holds the class")
+    pair_field: str | None = knob(None, "for labels: column or field of a second text, for a classifier of pairs")
     out: Path | None = knob(None, "write what came of each item here, one JSON object a line")
     device: Device = knob("auto", "where to compute")
     dtype: Dtype = knob("auto", "bf16 where the hardware has it, else fp32")

@@ -32,6 +32,7 @@ from groundup.stages.tuning import Opened, Task
 from groundup.text import labelled
 from groundup.text.labelled import Labelled, Split
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.train import run as runs
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
@@ -43,13 +44,19 @@ BOOK: dict[str, Any] = {
     "batch": 8, "seed": 123, "lr": 5e-5, "min_lr": 1.0, "warmup": 0, "weight_decay": 0.1, "beta1": 0.9,
     "beta2": 0.999, "clip": 0.0, "batching": "padded",
 }  # fmt: skip
+# what its protocol does with the data, and no flag changes
+DIVIDED: dict[str, Any] = {
+    "balance": "undersample", "validation": 0.1, "test": 0.2, "text_field": "text", "label_field": "label",
+    "pair_field": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
     """Figures of a run: losses in nats a row, accuracies as shares; `rows` of each part, `seconds` of training.
 
-    Those of validation belong to the weights in best/. `test` is what test.json says, None without test rows.
+    Those of validation belong to the weights in best/, of step `best_step`. `test` is what test.json says, None without
+    test rows; after a longer resume it speaks of earlier weights.
     """
 
     out: Path
@@ -62,6 +69,7 @@ class Result:
     validation_loss: float | None
     validation_accuracy: float | None
     test: dict[str, Any] | None
+    best_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ def run(settings: Classify) -> Result | Preflight:
     if settings.batching == "packed":
         what = "--batching packed: rows that are judged by one state each cannot share a row"
         raise SettingsError(what, "choose bucketed (quickest) or padded")
-    asked = settings if settings.resume or settings.protocol != "book" else recipe(settings)
+    goes_on = settings.resume and settings.out is not None and (settings.out / runs.SETTINGS).exists()
+    asked = settings if goes_on or settings.protocol != "book" else recipe(settings)
     checks, fitted = tuning.run(asked, _prepare)
     if fitted is None or asked.out is None:
         return checks
@@ -117,10 +126,18 @@ def run(settings: Classify) -> Result | Preflight:
 def recipe(settings: Classify) -> Classify:
     """The settings of --protocol book: the book's, wherever a person did not say otherwise.
 
+    Raises SettingsError for what a person said of the data that the book's protocol does in its own way.
+
     >>> found = recipe(Classify(protocol="book", lr=1e-4))
     >>> found.lr, found.batch, found.seed, found.train
     (0.0001, 8, 123, 'last-block')
     """
+    given = [name for name, value in DIVIDED.items()
+             if name in settings.model_fields_set and getattr(settings, name) != value]  # fmt: skip
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')} {getattr(settings, name)}" for name in given)
+        what = f"--protocol book reads, balances and divides data as the book does, which leaves no room for {flags}"
+        raise SettingsError(what, "leave them out, or leave out --protocol book")
     kept = {name: value for name, value in BOOK.items() if name not in settings.model_fields_set}
     if {"steps", "minutes"} & settings.model_fields_set:
         kept.pop("epochs", None)
@@ -196,12 +213,10 @@ def _prepare(settings: Classify, out: Path, machine: Machine) -> Task:
     _tell(notes, split)
     head = _head(settings, opened, split)
     reading = _reading(settings, opened, split)
-    train, cut, longest = _ids(split.train, reading, opened.tokenizer)
-    valid, _, _ = _ids(split.valid, reading, opened.tokenizer)
-    if cut:
-        print(f"cut       {cut:,} of {len(train):,} training texts are longer than {reading.context:,} tokens, "
-              f"the longest has {longest:,}", file=sys.stderr)  # fmt: skip
-    filler = _pad(opened.tokenizer)
+    read = {name: _ids(rows, reading, opened.tokenizer) for name, rows in split.parts().items()}
+    train, valid = read["train"].ids, read["valid"].ids
+    _tell_of_cuts(read, reading.context)
+    filler = tuning.filler(opened.tokenizer)
     source = rows_of(split.train, train, head.labels, pad=filler, weighted=settings.balance == "weights")
     checked = _by_length(rows_of(split.valid, valid, head.labels, pad=filler))
     some = _by_length(source, SUBSET)
@@ -216,8 +231,10 @@ def _prepare(settings: Classify, out: Path, machine: Machine) -> Task:
         fingerprint=_fingerprint(split, train, head),
         look=float(checked.lengths.sum() + some.lengths.sum()),
         sources=settings.data,
-        card=opened.facts | {"reading": reading.to_card(), "classes": list(head.labels), "rows": notes, "cut": cut},
-    )
+        card=opened.facts | {"reading": reading.to_card(), "classes": list(head.labels), "rows": notes,
+                             "cut": {name: one.cut for name, one in read.items()},
+                             "pairs_lost": {name: one.lost for name, one in read.items()}},
+    )  # fmt: skip
 
 
 def _look(
@@ -255,15 +272,36 @@ def _reading(settings: Classify, opened: Opened, split: Split) -> Reading:
     if settings.protocol != "book":
         return plain
     widest = max(len(plain.ids(opened.tokenizer, row)) for row in split.train)
-    return Reading.of(opened.tokenizer, context=widest, fill=_pad(opened.tokenizer))
+    return Reading.of(opened.tokenizer, context=widest, fill=tuning.filler(opened.tokenizer))
 
 
-def _ids(rows: Sequence[Labelled], reading: Reading, tokenizer: Tokenizer) -> tuple[list[list[int]], int, int]:
-    """The ids of each row, how many rows were cut, and the tokens of the longest before it was."""
+@dataclass(frozen=True)
+class _Ids:
+    """The ids of a part's rows; how many rows were cut, of how many nothing of the second text is left, the longest."""
+
+    ids: list[list[int]]
+    cut: int
+    lost: int
+    longest: int
+
+
+def _ids(rows: Sequence[Labelled], reading: Reading, tokenizer: Tokenizer) -> _Ids:
     whole = [reading.whole(tokenizer, row) for row in rows]
-    lengths = [len(ids) for ids in whole]
-    cut = sum(length > reading.context for length in lengths)
-    return [reading.cut(ids) for ids in whole], cut, max(lengths, default=0)
+    cut = [row for row, ids in zip(rows, whole, strict=True) if len(ids) > reading.context]
+    lost = sum(reading.loses_pair(tokenizer, row) for row in cut)
+    return _Ids([reading.cut(ids) for ids in whole], len(cut), lost, max(map(len, whole), default=0))
+
+
+def _tell_of_cuts(read: dict[str, _Ids], context: int) -> None:
+    """How many texts of each part are longer than what is read of them, for the person."""
+    if any(one.cut for one in read.values()):
+        counts = ", ".join(f"{one.cut:,} of {len(one.ids):,} {name}" for name, one in read.items())
+        print(f"cut       {counts} texts are longer than {context:,} tokens, the longest has "
+              f"{max(one.longest for one in read.values()):,}", file=sys.stderr)  # fmt: skip
+    if any(one.lost for one in read.values()):
+        counts = ", ".join(f"{one.lost:,} {name}" for name, one in read.items())
+        print(f"cut       nothing is left of the second text in {counts} pairs: raise --context, or make the longer "
+              "text the second", file=sys.stderr)  # fmt: skip
 
 
 def rows_of(rows: Sequence[Labelled], ids: list[list[int]], labels: Sequence[str], *, pad: int,
@@ -280,12 +318,6 @@ def _by_length(source: LabelledRows, most: int = sys.maxsize) -> LabelledRows:
     places = np.linspace(0, len(source) - 1, count).round().astype(int)
     order = sorted(places.tolist(), key=lambda place: int(source.lengths[place]))
     return LabelledRows([source.ids[place] for place in order], source.labels[order].tolist(), pad=source.pad)
-
-
-def _pad(tokenizer: Tokenizer) -> int:
-    """What rows are filled up with; nothing reads it, so that any id would do where there is none for that."""
-    found = (tokenizer.pad, tokenizer.end_of_text, tokenizer.eos, 0)
-    return next(id for id in found if id is not None)
 
 
 def _network(settings: Classify, opened: Opened, head: HeadConfig) -> nn.Module:
@@ -311,7 +343,8 @@ def _fingerprint(split: Split, train: Sequence[list[int]], head: HeadConfig) -> 
 
 
 def _result(out: Path, fitted: Fitted, test: dict[str, Any] | None) -> Result:
-    looks = [r for r in journal.Journal(out).read() if r.get("kind") == "eval" and r["step"] > 0 and r.get("loss")]
+    looks = [r for r in journal.Journal(out).read() if r.get("kind") == "eval" and r["step"] > 0]
+    looks = [record for record in looks if record.get("loss") is not None]  # 0 is a loss, too
     best = min(looks, key=lambda record: record["loss"], default={})
     split = parts(out)
     return Result(
@@ -325,6 +358,7 @@ def _result(out: Path, fitted: Fitted, test: dict[str, Any] | None) -> Result:
         validation_loss=best.get("loss"),
         validation_accuracy=best.get("accuracy"),
         test=test,
+        best_step=examine.step(out),
     )
 
 
@@ -337,7 +371,7 @@ def show(result: Result | Preflight) -> None:
         if accuracy is not None:
             print(f"{name:<14}accuracy {100 * accuracy:6.2f} %")
     if result.test:
-        print("\n".join(examine.words(result.test)))
+        print("\n".join(examine.words(result.test, best=result.best_step)))
     print(f"{result.steps:,} steps in {journal.clock(result.seconds)} ({result.tokens_per_second:,.0f} tokens/s); "
           f"confusion and calibration: {result.out / 'report.html'}")  # fmt: skip
     print(f'next: groundup predict {shlex.quote(str(result.out / "best"))} --text "..."')

@@ -36,9 +36,19 @@ def once(out: Path, split: Split) -> dict[str, Any] | None:
     """
     if not split.test:
         return None
-    if (out / NAME).is_file():
-        return _read(out / NAME)
-    where = next(place for place in (out / "best", out / "model") if place.is_dir())
+    if not (out / NAME).is_file():
+        _write(out, _marked(out, split))
+    found = _read(out / NAME)
+    if found.get("baselines") == {}:  # after the marks are safe: whatever becomes of a large table of words
+        beside = baselines(_rows(split.train), _rows(split.test), labels=found["labels"])
+        found["baselines"] = {"majority": beside.majority.accuracy, "bag of words": beside.words.accuracy}
+        _write(out, found)
+    return found
+
+
+def _marked(out: Path, split: Split) -> dict[str, Any]:
+    """What the classifier in a run folder makes of the test rows."""
+    where = _weights(out)
     loaded = folder.load(where, dtype=torch.float32, classifier=True)
     told = loaded.card.get("settings", {})
     machine = machines.choose(**{name: told[name] for name in ("device", "dtype", "threads") if name in told})
@@ -47,11 +57,22 @@ def once(out: Path, split: Split) -> dict[str, Any] | None:
     found: dict[str, Any] = {"model": where.name, "step": loaded.card.get("steps"), **_plain(marks)}
     if told.get("protocol") == "book":
         found["train_accuracy"] = judged(loaded, split.train, machine)[0].accuracy
-    beside = baselines(_rows(split.train), _rows(split.test), labels=marks.labels)
-    found["baselines"] = {"majority": beside.majority.accuracy, "bag of words": beside.words.accuracy}
-    found["worst"] = errors[:WORST]
+    return {**found, "baselines": {}, "worst": errors[:WORST]}
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
     atomic.write_text(out / NAME, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    return _read(out / NAME)
+
+
+def _weights(out: Path) -> Path:
+    return next((place for place in (out / "best", out / "model") if place.is_dir()), out / "model")
+
+
+def step(out: Path) -> int | None:
+    """The step of the weights that the test rows would be read with now; None where no card tells it."""
+    card = _weights(out) / "card.json"
+    found = atomic.read_json(card).get("steps") if card.is_file() else None
+    return found if isinstance(found, int) else None
 
 
 def judged(loaded: Loaded, rows: Sequence[Labelled], machine: Machine) -> tuple[Marks, list[dict[str, Any]]]:
@@ -103,12 +124,18 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def words(test: dict[str, Any]) -> list[str]:
-    """The lines of a table for people: the test, the baselines, each class, the surest errors."""
+def words(test: dict[str, Any], *, best: int | None = None) -> list[str]:
+    """The lines of a table for people: the test, the baselines, each class, the surest errors.
+
+    best: the step of the weights in best/. A run that went on has others there than those that were tested, which is
+    said: the test rows are read once all the same, or they would choose the weights in the end.
+    """
     lines = [
         f"{'test':<14}accuracy {100 * test['accuracy']:6.2f} %   loss {test['loss']:.4f}   macro F1 "
         f"{test['macro_f1']:.4f}   calibration error {test['ece']:.4f}   ({test['rows']:,} rows, read once)"
     ]
+    if None not in (best, test.get("step")) and best != test["step"]:
+        lines.append(f"{'':<14}weights of step {test['step']:,}; {test.get('model', 'best')}/ is now of step {best:,}")
     lines += [f"{name:<14}accuracy {100 * value:6.2f} %" for name, value in test["baselines"].items()]
     width = min(24, max(5, *(len(label) for label in test["labels"])))
     lines.append(f"{'class':<{width}}  precision  recall      F1   rows")

@@ -24,23 +24,22 @@ from groundup.batches.rows import PackedRows, Rows
 from groundup.checkpoint import atomic, folder
 from groundup.errors import CheckpointError, DataError
 from groundup.evaluate import Score, evaluate
-from groundup.evaluate.answers import Matches, asked, entry, matched
+from groundup.evaluate.answers import asked, entry, exact
 from groundup.generate import chat as chats
 from groundup.machine import Machine
 from groundup.model import surgery
 from groundup.settings import Instruct
 from groundup.stages import launch, tuning
 from groundup.stages.tuning import Opened, Task
-from groundup.text import conversations, styles
+from groundup.text import conversations
 from groundup.text.conversations import Conversation, Split
-from groundup.text.template import ChatTemplate
-from groundup.tokens.rows import Gathered, chat_rows, stop_ids
+from groundup.tokens.rows import Gathered, Learn, chat_row, chat_rows, gathered, stop_ids
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
-PARTS = ("train", "valid", "test")
+PARTS = {"train": "the training rows", "valid": "the validation rows", "test": "the test rows"}
 NOTES = "rows.json"  # in RUN/data: written last, so that with it everything else is there
 BEFORE = "before.json"  # in RUN/data: the test loss before the first step
 ANSWERS = "answers.json"
@@ -52,24 +51,32 @@ ROWS = 16  # rows of one forward pass in the closing evaluation
 
 @dataclass(frozen=True)
 class Answered:
-    """A test question, what was expected, and what the model said."""
+    """A test question, what was expected (None where nobody says), and what the model said.
+
+    `past_context`: question and answer together outgrew the context, so that the beginning was out of sight.
+    """
 
     question: str
-    expected: str
+    expected: str | None
     answer: str
+    past_context: bool
 
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of a run: losses in nats per learnt token; `rows` of each part; `seconds` of training.
+    """Figures of a run: losses in nats per learnt token; `seconds` of training.
 
-    Test losses are those of the untuned model, read through the same template, and of the weights after the last step.
-    `exact`: share of the `answered` test rows whose answer was right to the word; None where none was asked for.
+    `rows`: those of each part that were learnt from or measured; `dropped`: those without anything to learn. Test
+    losses are those of the untuned model, read through the same template, and of the weights after the last step.
+    `answered`: test questions put to the model; `graded`: those of them whose answer is known; `exact`: share of these
+    that were answered right to the word, None where there are none; `past_context`: answers of which `Answered` says
+    so, those that are only shown among them.
     """
 
     out: Path
     template: str
     rows: dict[str, int]
+    dropped: dict[str, int]
     learnt_share: float
     steps: int
     seconds: float
@@ -80,7 +87,9 @@ class Result:
     test_loss_before: float | None
     test_loss: float | None
     answered: int
+    graded: int
     exact: float | None
+    past_context: int
     answers: list[Answered]
 
 
@@ -165,37 +174,36 @@ def _write_part(place: Path, name: str, rows: Sequence[Conversation]) -> None:
 # the task
 
 
-@dataclass(frozen=True)
-class _Taught:
-    """The model with the template it is to learn: its tokenizer knows the template, its tokens, and where answers end.
-
-    `added`: special tokens that are new to it.
-    """
-
-    model: nn.Module
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    style: str
-    added: tuple[str, ...]
+def source_of(found: Gathered, tokenizer: Tokenizer, *, batching: str, context: int) -> Rows | PackedRows:
+    """Rows as batches take them: "packed" side by side in `context` places, else one by one."""
+    return (
+        PackedRows(found.rows, length=context)
+        if batching == "packed"
+        else Rows(found.rows, pad=tuning.filler(tokenizer))
+    )
 
 
 def _prepare(settings: Instruct, out: Path, machine: Machine) -> Task:
     """Everything this stage brings; nothing in it trains."""
     opened = tuning.opened(settings)
-    taught = _with_template(settings, opened)
+    taught = chats.teach(opened.tokenizer, settings.template, settings.add_tokens)
+    model = _extended(settings, opened, taught)
     split, notes = _divided(settings, out)
     context = opened.context
-    train = _rows(split.train, taught, settings, context=context)
-    valid, test = (
-        _rows(part, taught, settings, context=context) if part else None for part in (split.valid, split.test)
+    train = chat_rows(
+        taught.tokenizer, taught.template, split.train, learn=settings.learn, context=context, source=PARTS["train"]
     )
-    _tell(taught, notes, {"train": train, "valid": valid, "test": test})
-    pad = _pad(taught.tokenizer)
-    source = PackedRows(train.rows, length=context) if settings.batching == "packed" else Rows(train.rows, pad=pad)
-    checked, tested = (Rows(_by_length(part), pad=pad) if part else None for part in (valid, test))
-    before = _before(settings, out, tested, taught.model, machine)
+    valid, test = (
+        _measured(name, part, taught, settings.learn, context=context)
+        for name, part in (("valid", split.valid), ("test", split.test))
+    )
+    found = {"train": train, "valid": valid, "test": test}
+    _tell(taught, notes, found)
+    source = source_of(train, taught.tokenizer, batching=settings.batching, context=context)
+    checked, tested = (Rows(part.rows, pad=tuning.filler(taught.tokenizer)) if part else None for part in (valid, test))
+    before = _before(settings, out, tested, model, machine)
     return Task(
-        model=tuning.taught(settings, opened, taught.model, machine=machine, tables=bool(taught.added)),
+        model=tuning.taught(settings, opened, model, machine=machine, tables=bool(taught.added)),
         tokenizer=taught.tokenizer,
         loss=losses.next_token,
         source=source,
@@ -206,48 +214,40 @@ def _prepare(settings: Instruct, out: Path, machine: Machine) -> Task:
         look=float(checked.lengths.sum()) if checked else 0.0,
         sources=settings.data,
         card=opened.facts | {
-            "template": taught.style, "added_tokens": list(taught.added), "rows": notes, "cut": train.cut,
+            "template": taught.style, "added_tokens": list(taught.added), "cut": train.cut,
+            "rows": notes | {"kept": {name: len(part.rows) if part else 0 for name, part in found.items()}},
             "learnt_share": train.learnt_share, "test_loss_before": before,
         },
     )  # fmt: skip
 
 
-def _with_template(settings: Instruct, opened: Opened) -> _Taught:
-    """Give the tokenizer the template and its tokens, and the network a row for each new token, the mean of the old."""
-    known = opened.tokenizer
-    style = styles.resolve(settings.template, known.chat_template)
-    names = [*style.tokens, *settings.add_tokens]
-    tokenizer = known.with_special(names)
-    added = tuple(name for name in dict.fromkeys(names) if name not in known.special)
-    model = opened.model
-    if added:
-        model = surgery.extend_vocabulary(model, tokenizer.vocabulary, known=known.vocabulary)
-        _say("tokens", f"{', '.join(added)} are new: their rows begin as the mean of the {known.vocabulary:,} old ones")
-        if settings.train in ("head", "last-block") and getattr(model, "head", None) is not None:
-            _say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
-    tokenizer = tokenizer.with_template(style.template)
-    template = chats.with_tokens_of(tokenizer, style.template)
-    return _Taught(model, chats.ending(tokenizer, template), template, style.name, added)
+def _extended(settings: Instruct, opened: Opened, taught: chats.Taught) -> nn.Module:
+    """The network with a row for each new token, the mean of the old."""
+    if not taught.added:
+        return opened.model
+    known = opened.tokenizer.vocabulary
+    model = surgery.extend_vocabulary(opened.model, taught.tokenizer.vocabulary, known=known)
+    _say("tokens", f"{', '.join(taught.added)} are new: their rows begin as the mean of the {known:,} old ones")
+    if settings.train in ("head", "last-block") and getattr(model, "head", None) is not None:
+        _say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
+    return model
 
 
-def _rows(rows: Sequence[Conversation], taught: _Taught, settings: Instruct, *, context: int) -> Gathered:
-    """Conversations as rows of ids with what is learnt of them; raises DataError where that is nothing."""
-    return chat_rows(taught.tokenizer, taught.template, rows, learn=settings.learn, context=context)
-
-
-def _by_length(found: Gathered) -> list[Any]:
-    """Rows in the order of their length: an evaluation then reads little padding."""
-    return sorted(found.rows, key=lambda row: len(row.ids))
-
-
-def _pad(tokenizer: Tokenizer) -> int:
-    """What rows are filled up with: nothing learns it or looks at it, so that any id would do."""
-    return next(id for id in (tokenizer.pad, tokenizer.end_of_text, tokenizer.eos, 0) if id is not None)
+def _measured(
+    name: str, rows: Sequence[Conversation], taught: chats.Taught, learn: Learn, *, context: int
+) -> Gathered | None:
+    """A part that is only measured, as rows; None, with a remark, where nothing of it can be: training needs it not."""
+    found = [chat_row(taught.tokenizer, taught.template, row, learn=learn) for row in rows]
+    try:
+        return gathered(found, context=context, source=PARTS[name]) if found else None
+    except DataError as error:
+        _say(name, f"nothing is measured on {error.what}; {error.fix}")
+        return None
 
 
 def _score(model: nn.Module, rows: int, *, source: Rows, machine: Machine) -> Score:
     """Mean loss over the learnt tokens of all validation rows."""
-    return evaluate(model, sequential(source, rows), machine=machine)
+    return evaluate(model, sequential(source, rows, lengths=source.lengths), machine=machine)
 
 
 def _before(settings: Instruct, out: Path, test: Rows | None, model: nn.Module, machine: Machine) -> float | None:
@@ -263,7 +263,7 @@ def _before(settings: Instruct, out: Path, test: Rows | None, model: nn.Module, 
     return loss
 
 
-def _sample(model: nn.Module, *, taught: _Taught, rows: Sequence[Conversation], tokens: int) -> str:
+def _sample(model: nn.Module, *, taught: chats.Taught, rows: Sequence[Conversation], tokens: int) -> str:
     """How the model answers the first validation questions by now, greedily."""
     questions = [asked(row) for row in rows]
     prompts = [question.messages for question in questions]
@@ -271,7 +271,7 @@ def _sample(model: nn.Module, *, taught: _Taught, rows: Sequence[Conversation], 
     return "\n\n".join(f"{question.text}\n-> {answer}" for question, answer in zip(questions, found, strict=True))
 
 
-def _tell(taught: _Taught, notes: dict[str, Any], found: dict[str, Gathered | None]) -> None:
+def _tell(taught: chats.Taught, notes: dict[str, Any], found: dict[str, Gathered | None]) -> None:
     """What was read, left out and kept, and how much of it is learnt, for the person."""
     repeated = f"{notes['repeated']:,} repeated left out, " if notes["repeated"] else ""
     counts = ", ".join(f"{len(rows.rows) if rows else 0:,} {name}" for name, rows in found.items())
@@ -301,19 +301,22 @@ def _closing(asked_for: Instruct, out: Path, fitted: Fitted) -> Result:
     if template is None:
         raise CheckpointError(f"{loaded.folder} has lost its chat template", "start a new run with another --out")
     model, split = loaded.model.to(machine.device), parts(out)
-    taught = _Taught(model, loaded.tokenizer, template, str(loaded.card.get("template", "")), ())
+    taught = chats.Taught(loaded.tokenizer, template, str(loaded.card.get("template", "")), ())
+    sizes = dict(zip(PARTS, map(len, (split.train, split.valid, split.test)), strict=True))
+    kept: dict[str, int] = sizes | loaded.card.get("rows", {}).get("kept", {})
     loss = None
-    if split.test:
-        test = _rows(split.test, taught, told, context=told.context or tuning.ROWS)
-        loss = _score(model, ROWS, source=Rows(_by_length(test), pad=_pad(loaded.tokenizer)), machine=machine).loss
+    context = told.context or tuning.ROWS
+    if kept["test"] and (test := _measured("test", split.test, taught, told.learn, context=context)):
+        loss = _score(model, ROWS, source=Rows(test.rows, pad=tuning.filler(loaded.tokenizer)), machine=machine).loss
     wanted = asked_for.answers or told.answers
-    rows = split.test[: max(wanted, SHOWN)]
-    answers = _answers(out, taught, rows, wanted=wanted, tokens=ANSWER_TOKENS)
-    exact = _exact(answers[:wanted])
+    answers = _answers(out, taught, model, split.test[: max(wanted, SHOWN)], wanted=wanted)
+    asked_rows = split.test[:wanted]
+    marks = exact([one.answer for one in answers[:wanted]], asked_rows)
     return Result(
         out=out,
         template=taught.style,
-        rows={name: len(part) for name, part in zip(PARTS, (split.train, split.valid, split.test), strict=True)},
+        rows=kept,
+        dropped={name: size - kept[name] for name, size in sizes.items()},
         learnt_share=float(loaded.card.get("learnt_share", 0.0)),
         steps=fitted.steps,
         seconds=fitted.seconds,
@@ -323,29 +326,27 @@ def _closing(asked_for: Instruct, out: Path, fitted: Fitted) -> Result:
         best_loss=fitted.best_loss,
         test_loss_before=loaded.card.get("test_loss_before"),
         test_loss=loss,
-        answered=len(answers[:wanted]),
-        exact=None if exact is None else exact.share,
+        answered=len(asked_rows),
+        graded=marks.rows if marks else 0,
+        exact=marks.share if marks else None,
+        past_context=sum(one.past_context for one in answers),
         answers=answers[:SHOWN],
     )
 
 
-def _answers(out: Path, taught: _Taught, rows: Sequence[Conversation], *, wanted: int, tokens: int) -> list[Answered]:
+def _answers(
+    out: Path, taught: chats.Taught, model: nn.Module, rows: Sequence[Conversation], *, wanted: int
+) -> list[Answered]:
     """Answer test questions; where answers were asked for, they are also written to RUN/answers.json."""
     questions = [asked(row) for row in rows]
     prompts = [question.messages for question in questions]
-    found = chats.answers(taught.model, taught.tokenizer, taught.template, prompts, max_tokens=tokens)
+    given = chats.answered(model, taught.tokenizer, taught.template, prompts, max_tokens=ANSWER_TOKENS)
+    found = sorted(given, key=lambda answer: answer.row)
     if wanted and rows:
-        written = [entry(row, answer) for row, answer in list(zip(rows, found, strict=True))[:wanted]]
+        written = [entry(row, answer.text) for row, answer in list(zip(rows, found, strict=True))[:wanted]]
         atomic.write_text(out / ANSWERS, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-    return [Answered(question.text, question.expected or "", answer)
+    return [Answered(question.text, question.expected, answer.text, answer.past_context)
             for question, answer in zip(questions, found, strict=True)]  # fmt: skip
-
-
-def _exact(answers: Sequence[Answered]) -> Matches | None:
-    """How many are right to the word; None where there are none."""
-    if not answers:
-        return None
-    return matched([one.answer for one in answers], [one.expected for one in answers])
 
 
 def show(result: Result | Preflight) -> None:
@@ -358,11 +359,20 @@ def show(result: Result | Preflight) -> None:
         if loss is not None:
             print(f"{name:<12}loss {loss:.4f}{before}")
     if result.exact is not None:
-        print(f"{'exact':<12}{100 * result.exact:.1f} % of {result.answered:,} answers, in {result.out / ANSWERS}")
+        print(f"{'exact':<12}{100 * result.exact:.1f} % of {result.graded:,} answers, in {result.out / ANSWERS}")
+    if result.answered > result.graded:
+        print(f"{'not graded':<12}{result.answered - result.graded:,} answers: the data does not say what is right")
+    if result.past_context:
+        print(f"{'context':<12}outgrown by {result.past_context:,} questions with their answers: not all was in sight")
+    if any(result.dropped.values()):
+        print(
+            f"{'left out':<12}" + ", ".join(f"{count:,} of {name}" for name, count in result.dropped.items() if count)
+        )
     print(f"{result.steps:,} steps in {journal.clock(result.seconds)} ({result.tokens_per_second:,.0f} tokens/s), "
           f"{100 * result.learnt_share:.1f} % of the tokens learnt")  # fmt: skip
     for one in result.answers:
-        print(f"\n  {_line(one.question)}\n  -> {_line(one.answer)}\n  expected: {_line(one.expected)}")
+        expected = "" if one.expected is None else f"\n  expected: {_line(one.expected)}"
+        print(f"\n  {_line(one.question)}\n  -> {_line(one.answer)}{expected}")
     for line in _next(result):
         print(line)
 
@@ -371,7 +381,7 @@ def _next(result: Result) -> Iterator[str]:
     """What to do with the model now."""
     run = shlex.quote(str(result.out))
     yield f"\nnext: groundup chat {run}"
-    if result.rows["test"]:
+    if result.rows["test"] + result.dropped["test"]:
         data = "test.json" if (result.out / "data" / "test.json").is_file() else "test.jsonl"
         yield f"      groundup respond {run} --data {run}/data/{data} --out {run}/test-answers.json"
         yield f"      groundup judge {run}/{ANSWERS if result.answered else 'test-answers.json'}"

@@ -18,7 +18,7 @@ from torch import nn
 from groundup import journal
 from groundup import machine as machines
 from groundup.batches import Loader
-from groundup.errors import SettingsError, UserError
+from groundup.errors import SettingsError
 from groundup.lock import locked
 from groundup.machine import Machine
 from groundup.settings import Settled, Training
@@ -50,7 +50,7 @@ def launch(settings: Training, prepare: Prepare) -> tuple[Preflight, Fitted | No
         asked, planned = runs.open_run(out, settings)
         try:
             job, checks, decided = _ready(asked, out, planned, prepare)
-        except UserError:
+        except BaseException:
             if fresh:  # nothing but our own preparations: a corrected command must find its folder free
                 runs.empty(out)
             raise

@@ -16,16 +16,18 @@ import torch
 from torch import nn
 
 from groundup import model as models
+from groundup import tokens
 from groundup.batches.windows import Source
-from groundup.checkpoint import adapters, folder
+from groundup.checkpoint import adapters, atomic, fields, folder
+from groundup.checkpoint import classifier as classifiers
 from groundup.errors import SettingsError
 from groundup.losses import Loss
 from groundup.machine import Machine
 from groundup.model import lora, surgery
-from groundup.model.config import BigramConfig
+from groundup.model.config import BigramConfig, ModelConfig
 from groundup.model.heads import Classifier
 from groundup.model.lora import LoraConfig
-from groundup.settings import Tuning
+from groundup.settings import Tuning, flag
 from groundup.stages import launch as launches
 from groundup.stages import start as starts
 from groundup.stages import task as tasks
@@ -35,6 +37,7 @@ from groundup.train.job import Fitted, Scored
 from groundup.train.plan import Preflight
 
 ROWS = 1024  # tokens of a row at most, where nobody says how many
+FACTS = ("from", "from_sha256", "template", "added_tokens", *starts.LICENCE)  # of the card, kept when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,11 @@ def run(settings: Tuning, prepare: Prepare) -> tuple[Preflight, Fitted | None]:
     """Carry out a tuning stage in `settings.out`; Fitted is None after a dry run.
 
     prepare(settings, run folder, machine) opens the model (`opened`), reads rows, and says what learns (`taught`).
+    Raises SettingsError for settings of adapters that are given where none are made.
     """
+    if settings.without_effect and not settings.resume:
+        named = ", ".join(flag(name) for name in settings.without_effect)
+        raise SettingsError(f"{named} means nothing with --train {settings.train}", "add --train lora, or leave it out")
     return launches.launch(settings, partial(_task, prepare=prepare))
 
 
@@ -90,7 +97,7 @@ def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> ta
     context = asked.context or min(models.config_of(task.model).context, ROWS)
     filler = float(getattr(task.source, "filler", 0.0))  # of packed rows
     return tasks.Task(
-        settings=asked.replace(context=context),
+        settings=asked.replace(context=context, model=_lasting(asked)),
         config=config,
         network=lambda: task.model,
         tokenizer=task.tokenizer,
@@ -107,16 +114,27 @@ def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> ta
         trained=(share, {"head": 0, "last-block": 1}.get(asked.train)),
         compiles=False,
         sources=list(task.sources),
-        card=task.card,
+        card=task.card | (_kept(checkpoint) if (checkpoint := _checkpoint(out)) else {}),
     )
+
+
+def _lasting(settings: Tuning) -> str:
+    """The model as settings.toml names it: adapters need their base whenever they go on, from whatever folder."""
+    path = Path(settings.model)
+    return str(path.resolve()) if settings.train == "lora" and settings.model and path.exists() else settings.model
 
 
 def opened(settings: Tuning, *, classifier: bool = False) -> Opened:
     """The model of --model with the dropout asked for, everything in fp32.
 
-    classifier: a `Classifier` may be gone on with. Raises SettingsError where no model was named, or one that cannot be
-    tuned, and CheckpointError as `folder.load` does.
+    A run that has a checkpoint is opened from there and needs nothing of the original, but for adapters, which stand on
+    it; its weights are restored with everything else (train/fit.py). classifier: a `Classifier` may be gone on with.
+    Raises SettingsError where no model was named, or one that cannot be tuned, and CheckpointError as `folder.load`
+    does.
     """
+    checkpoint = _checkpoint(settings.out) if settings.out and settings.train != "lora" else None
+    if checkpoint is not None:
+        return _from_checkpoint(settings, checkpoint)
     if not settings.model:
         raise SettingsError("no model was given", f"name one: groundup {settings.command} --model runs/NAME")
     if settings.train == "lora" and _has_adapters(Path(settings.model)):
@@ -134,13 +152,42 @@ def opened(settings: Tuning, *, classifier: bool = False) -> Opened:
             f"--context {settings.context} is more than the model's context of {config.context}",
             f"give {config.context} at most, or leave it out",
         )
-    if not isinstance(model, Classifier):
-        model = surgery.with_config(model, dataclasses.replace(config, **starts.dropout(settings)))
+    dropped = dataclasses.replace(config, **starts.dropout(settings))
+    if isinstance(model, Classifier):
+        model.trunk = surgery.with_config(model.trunk, dropped)  # type: ignore[assignment]  # a GPT as before
+    else:
+        model = surgery.with_config(model, dropped)
     sha256 = starts.weights_hash(loaded.folder)
     facts: dict[str, Any] = {"from": settings.model, "from_sha256": sha256}
     facts |= {name: loaded.card[name] for name in starts.LICENCE if name in loaded.card}
     context = settings.context or min(config.context, ROWS)
     return Opened(model.train(), loaded.tokenizer, context, str(settings.model), sha256, facts)
+
+
+def _checkpoint(out: Path) -> Path | None:
+    """The model folder of a run's newest checkpoint, if it has one."""
+    found = runs.checkpoints(out)
+    return found[0] / "model" if found else None
+
+
+def _from_checkpoint(settings: Tuning, checkpoint: Path) -> Opened:
+    """The network of a checkpoint, its weights not yet read, and its tokenizer, which has what the run added to it."""
+    document = atomic.read_json(checkpoint / "config.json")
+    head = classifiers.head_of(document)
+    config = fields.model_config(document) if head is None else classifiers.trunk_of(document)
+    assert isinstance(config, ModelConfig), "a bigram table is never tuned"
+    config = dataclasses.replace(config, **starts.dropout(settings))
+    model: nn.Module = models.build(config, seed=settings.seed)
+    model = model if head is None else Classifier(model, head, seed=settings.seed)
+    facts = _kept(checkpoint)
+    context = settings.context or min(config.context, ROWS)
+    return Opened(model.train(), tokens.load(checkpoint), context, settings.model, facts.get("from_sha256", ""), facts)
+
+
+def _kept(checkpoint: Path) -> dict[str, Any]:
+    """What a run said of its origin when it began."""
+    card = atomic.read_json(checkpoint / "card.json")
+    return {name: card[name] for name in FACTS if name in card}
 
 
 def _has_adapters(path: Path) -> bool:
@@ -170,6 +217,11 @@ def taught(settings: Tuning, origin: Opened, model: nn.Module, *, machine: Machi
 def resumes(out: Path) -> bool:
     """Whether the run has a checkpoint to go on from."""
     return bool(runs.checkpoints(out))
+
+
+def filler(tokenizer: Tokenizer) -> int:
+    """What rows are filled up with: nothing learns it or looks at it, so that any id would do."""
+    return next(id for id in (tokenizer.pad, tokenizer.end_of_text, tokenizer.eos, 0) if id is not None)
 
 
 def fingerprint(rows: Sequence[Sequence[int]]) -> str:

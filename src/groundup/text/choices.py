@@ -13,7 +13,7 @@ from typing import Any
 
 from groundup.errors import DataError
 from groundup.text import conversations, files, packed
-from groundup.text.entries import FORMS
+from groundup.text.entries import FORMS, messages_of
 
 Row = Mapping[str, Any]
 MARK = re.compile(r"\[.*?\]")  # [header], [step], [substeps] ...
@@ -192,25 +192,19 @@ def _question(row: Row, where: str) -> Question:
     answers = [value] if isinstance(value, str) else value
     if not isinstance(answers, list) or not answers or not all(isinstance(one, str) and one.strip() for one in answers):
         raise DataError(f"'{field}' in {where} is {value!r:.40}, no answer", "give a text, or a list of texts")
-    kind = row.get("kind", "")
-    if not isinstance(kind, str):
-        raise DataError(f"'kind' in {where} is {kind!r:.40}, not text", "give a word, or leave it out")
-    return Question(_asked(row, where), tuple(answers), kind, where)
+    answers = [_whole(one, field, where) for one in answers]
+    return Question(_asked(row, where), tuple(answers), _whole(row.get("kind", ""), "kind", where), where)
 
 
 def _asked(row: Row, where: str) -> tuple[Mapping[str, Any], ...]:
-    """The messages before the answer."""
+    """The messages before the answer; in the order of a chat, as those that a model is taught with."""
     if "messages" not in row:
         field = next((name for name in PROMPTS if name in row), None)
         if field is None:
             raise _missing(row, "prompt", where)
         return ({"role": "user", "content": _text(row, field, where)},)
-    messages = row["messages"]
-    sound = isinstance(messages, list) and all(
-        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-        for one in messages
-    )
-    if not sound or not messages or messages[-1]["role"] != "user":
+    messages = messages_of({"messages": row["messages"]}, where, answered=False)
+    if messages[-1]["role"] != "user":
         advice = 'give a list of {"role": ..., "content": ...} that ends with what the user says'
         raise DataError(f"'messages' in {where} do not end with a question", advice)
     return tuple(messages)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,13 +34,15 @@ class Conversation:
 
     A message is {"role": "system" | "user" | "assistant" | "tool", "content": text}. One of the user may have "input":
     Alpaca's second field, which belongs behind the content. "learn": True or False is what the data says of itself.
-    `kind` names the task, where the data does; `held_out` keeps it from training, whatever `split` draws.
+    `kind` names the task, where the data does; `held_out` keeps it from training, whatever `split` draws. `settled`:
+    its source has divided already, and means it for training unless it is held out.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     where: str = ""
     kind: str = ""
     held_out: bool = False
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,12 @@ def names() -> list[str]:
 def _file(name: str) -> Path:
     path = Path(name)
     advice = f"conversations come as .json or .jsonl (also .gz, .zst), or by name: {', '.join(names())}"
-    if not path.is_file():
+    if not os.path.isfile(name):  # unlike Path.is_file (before Python 3.14) False too where the name is far too long
+        if any(mark in name for mark in ("{%", "{{", '{"', "\n")):
+            raise DataError(f"this is text, not a path or a name: {name[:60]!r}", "give the path of the file")
         close = difflib.get_close_matches(name, names(), n=1)
-        what = f"{path} is a folder" if path.is_dir() else f"no such file or name: {name}"
+        shown = name if len(name) <= 255 else f"{name[:60]}… ({len(name):,} characters)"
+        what = f"{path} is a folder" if os.path.isdir(name) else f"no such file or name: {shown}"
         raise DataError(what, f"did you mean '{close[0]}'?" if close else advice)
     if packed.kind(path) not in (".json", ".jsonl"):
         raise DataError(f"cannot read conversations from {path}: unknown kind of file '{path.suffix}'", advice)
@@ -193,7 +198,8 @@ def _harbor(name: str) -> Iterator[Conversation]:
     for part, share in parts:
         for number, entry in enumerate(questions.conversations(seed, share, split=part)):
             where = f"{part} question {number} of {name}"
-            yield Conversation(tuple(entry["messages"]), where, str(entry["kind"]), held_out=part == "test")
+            kind = str(entry["kind"])
+            yield Conversation(tuple(entry["messages"]), where, kind, held_out=part == "test", settled=True)
 
 
 # dividing
@@ -209,11 +215,13 @@ def split(
 ) -> Split:
     """Divide at random, but the same way for the same seed; what is said word for word twice is kept once.
 
-    `validation` and `test` are shares of all; at least one conversation goes to each that is above 0. Those held out go
-    to neither training. `protocol` "book": the first 85 % to learn from, the next 10 % to test, the rest to validate,
-    in the order of the file and with every duplicate (Raschka 2024, section 7.2).
+    `validation` and `test` are shares; at least one conversation goes to each that is above 0. Conversations that are
+    held out never go to training: they go to validation and to test, in the proportion of the shares. Beside them, what
+    is settled is all learnt from, and the others are divided by the shares. `protocol` "book": the first 85 % to learn
+    from, the next 10 % to test, the rest to validate, in the order of the file and with every duplicate (Raschka 2024,
+    section 7.2).
 
-    Raises DataError where too few are left to learn from.
+    Raises DataError where too few are left to learn from, and for "book" where a conversation is held out.
 
     >>> rows = [Conversation(({"role": "user", "content": str(n)},)) for n in range(1100)]
     >>> parts = split(rows, protocol="book")
@@ -221,25 +229,56 @@ def split(
     (935, 55, 110)
     """
     if protocol == "book":
-        first, second = (int(len(conversations) * share) for share in BOOK)
-        rows = list(conversations)
-        return _enough(Split(rows[:first], rows[first + second :], rows[first : first + second]), len(rows))
+        return _by_the_book(list(conversations))
     unique = _unique(conversations)
     order = sorted(unique, key=lambda row: hashlib.sha256(f"{seed} {_words(row)}".encode()).digest())
-    sizes = [max(1, round(share * len(order))) if share else 0 for share in (validation, test)]
-    kept = [row for row in order if row.held_out]
-    if kept:  # then the rest may be learnt from, all of it: validation and test share what is held out
-        places = round(len(kept) * sizes[0] / (sum(sizes) or 1))
-        parts = Split([row for row in order if not row.held_out], kept[:places], kept[places:])
-    else:
-        parts = Split(order[sum(sizes) :], order[: sizes[0]], order[sizes[0] : sum(sizes)])
-    _enough(parts, len(order))
-    return Split(parts.train, parts.valid, parts.test, len(conversations) - len(unique))
+    parts = _enough(_drawn(order, validation, test), len(order))
+    return replace(parts, duplicates=len(conversations) - len(unique))
+
+
+def _by_the_book(rows: list[Conversation]) -> Split:
+    """In the order of the file, which no row that is held out may stand in: it would be learnt from."""
+    kept = [row for row in rows if row.held_out]
+    if kept:
+        raise DataError(
+            f"the book's protocol divides in the order of the file, but {len(kept):,} conversations are kept out of "
+            f"training, first {kept[0].where or 'one without a place'}",
+            f"divide with --protocol own, or leave {HARBOR} out of --data",
+        )
+    first, second = (int(len(rows) * share) for share in BOOK)
+    return _enough(Split(rows[:first], rows[first + second :], rows[first : first + second]), len(rows))
+
+
+def _drawn(order: Sequence[Conversation], validation: float, test: float) -> Split:
+    """The parts of rows in a random order, which each of them keeps."""
+    held = [number for number, row in enumerate(order) if row.held_out]
+    free = [number for number, row in enumerate(order) if not (row.held_out or (held and row.settled))]
+    least = 0 if len(held) > 1 else 1  # those held out are in both already
+    first, second = (max(least, round(share * len(free))) if share else 0 for share in (validation, test))
+    among = max(1, round(len(held) * validation / (validation + test))) if validation else 0
+    valid = {*free[:first], *held[:among]}
+    tested = {*free[first : first + second], *held[among:]}
+    parts = Split([], [], [])
+    for number, row in enumerate(order):
+        (parts.valid if number in valid else parts.test if number in tested else parts.train).append(row)
+    return parts
 
 
 def _unique(conversations: Sequence[Conversation]) -> list[Conversation]:
-    """The first of those that say the same; which messages are learnt makes no difference."""
-    return list({_words(row): row for row in reversed(conversations)}.values())[::-1]
+    """The first of those that say the same, held out where any of them is, with the marks of all."""
+    same: dict[str, list[Conversation]] = {}
+    for row in conversations:
+        same.setdefault(_words(row), []).append(row)
+    return [rows[0] if len(rows) == 1 else _merged(rows) for rows in same.values()]
+
+
+def _merged(rows: Sequence[Conversation]) -> Conversation:
+    """Copies as one: a message is to be learnt where any copy says so, and not where some only say that it is not."""
+    messages = []
+    for copies in zip(*(row.messages for row in rows), strict=True):
+        marks = [copy["learn"] for copy in copies if "learn" in copy]
+        messages.append({**copies[0], "learn": any(marks)} if marks else copies[0])
+    return replace(rows[0], messages=tuple(messages), held_out=any(row.held_out for row in rows))
 
 
 def _words(conversation: Conversation) -> str:
@@ -275,8 +314,10 @@ def write_alpaca(path: Path | str, conversations: Iterable[Conversation]) -> Non
 
     Read by LitGPT (`--data JSON --data.json_path FILE`: a list of objects with instruction and output, input optional,
     .json or .jsonl; litgpt/data/json_data.py) and by Axolotl (`type: alpaca`: instruction, input, output, one object a
-    line; docs/dataset-formats/inst_tune). Raises DataError for a conversation that has no such form.
+    line; docs/dataset-formats/inst_tune). Raises DataError for a conversation that has no such form, and for a name
+    that does not end in .json or .jsonl.
     """
+    lined = _ending(Path(path), ".json", ".jsonl") == ".jsonl"
     entries = []
     for row in conversations:
         if not fits_alpaca(row):
@@ -286,7 +327,6 @@ def write_alpaca(path: Path | str, conversations: Iterable[Conversation]) -> Non
         question, answer = row.messages
         fields = {"instruction": question["content"], "input": question.get("input", ""), "output": answer["content"]}
         entries.append(fields | ({"kind": row.kind} if row.kind else {}))
-    lined = packed.kind(Path(path)) == ".jsonl"
     content = _lines(entries) if lined else json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
     _put(Path(path), content)
 
@@ -296,8 +336,10 @@ def write_messages(path: Path | str, conversations: Iterable[Conversation]) -> N
 
     This is OpenAI's form and what Axolotl's `type: chat_template` reads as it is (docs/dataset-formats/conversation);
     marks are written as its `train` (`message_field_training: train`). Alpaca's second field stands at the end of the
-    content, and beside it as "input", so that `read` gives back what was written; other programs pass it over.
+    content, and beside it as "input", so that `read` gives back what was written; other programs pass it over. Raises
+    DataError for a name that does not end in .jsonl.
     """
+    _ending(Path(path), ".jsonl")
     entries = []
     for row in conversations:
         messages = told(row.messages)
@@ -311,10 +353,24 @@ def _lines(entries: Iterable[Any]) -> str:
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
+def _ending(path: Path, *known: str) -> str:
+    """How the name ends; raises DataError where what is written could not be read again under that name."""
+    ending = path.suffix.lower()
+    if ending in known:
+        return ending
+    what = "packed files are not written" if packed.is_packed(path) else f"its name ends in '{ending}'"
+    raise DataError(f"cannot write conversations to {path}: {what}", f"give a name that ends in {' or '.join(known)}")
+
+
 def _put(path: Path, content: str) -> None:
     """Write aside, then rename: a file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".writing")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder", "give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"{path} cannot be written: {path.parent} is no folder", "choose another place") from None
+    aside = path.with_name(f".{path.name}.writing")
     try:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
             file.write(content)

@@ -7,6 +7,9 @@ that a chat can have; or a DataError that names the place, what was found there,
 - messages: {"messages": [{"role", "content"}, ...]}, OpenAI's form; a message may carry "weight" (0 or 1, OpenAI's),
   "train" (Axolotl's) or "learn" (true or false);
 - ShareGPT: {"conversations": [{"from": "human" | "gpt" | "system", "value"}, ...]}.
+
+A "system" beside messages or conversations is the first message. What else an entry says that a conversation here has
+no place for (`UNKNOWN`) is refused, unless it is empty.
 """
 
 import difflib
@@ -28,7 +31,14 @@ FOLLOWS = {  # who may speak after whom; "" is the beginning
     "assistant": ("user", "tool"),
     "tool": ("tool", "assistant"),
 }
-UNKNOWN = ("tool_calls", "function_call", "history")  # parts of what is said that would be lost, were they passed over
+UNKNOWN = {  # parts of what is said that would be lost, were they passed over, and what to do instead
+    "history": "write earlier turns as messages",
+    **dict.fromkeys(("tool_calls", "function_call"), "write calls of tools as content"),
+    **dict.fromkeys(("tools", "functions"), "describe the tools in the content of a system message"),
+    "reasoning_content": "write the reasoning into the content, or leave it out",
+}
+UNKNOWN_OF_MESSAGE = UNKNOWN | {"name": "write who speaks into the content, or leave the name out"}
+EMPTY = ("", "[]", "{}", "null")  # lists of tools are often written as text
 MARKS = ("learn", "train", "weight")
 
 
@@ -45,8 +55,12 @@ def messages_of(entry: Any, where: str, *, answered: bool = True) -> list[dict[s
     if not isinstance(entry, Mapping):
         what = f"{where} is no object but {json.dumps(entry)[:40]}"
         raise DataError(what, 'write {"instruction": ..., "output": ...} or {"messages": [...]}')
-    form = next((name for name in FORMS if name in entry), None)
-    if form is None:
+    forms = [name for name in FORMS if name in entry]
+    filled = [name for name in forms if entry[name]]
+    if len(filled) > 1:
+        what = f"{where} is written in several forms at once: {', '.join(map(repr, filled))}"
+        raise DataError(what, "keep one of them: the others would be lost")
+    if not forms:
         found = ", ".join(map(str, entry)) or "nothing"
         close = [match for name in entry for match in difflib.get_close_matches(str(name), FORMS, n=1, cutoff=0.75)]
         wanted = "an entry has instruction and output (Alpaca), or messages, or conversations (ShareGPT)"
@@ -54,25 +68,31 @@ def messages_of(entry: Any, where: str, *, answered: bool = True) -> list[dict[s
             f"{where} has none of the fields of a conversation; it has: {found}",
             f"did you mean '{close[0]}'?" if close else wanted,
         )
-    _refuse_unknown(entry, where)
+    _refuse_unknown(entry, where, UNKNOWN)
+    form = (filled or forms)[0]
     messages = _alpaca(entry, where, answered) if form == "instruction" else _talk(entry[form], form, where)
     _check_order(messages, where, answered=answered)
-    return messages
+    return [*_system(entry, where, messages), *messages]
 
 
-def _refuse_unknown(part: Mapping[str, Any], where: str) -> None:
-    for name in UNKNOWN:
-        if part.get(name):
-            raise DataError(
-                f"{where} has '{name}', which is not supported: it would be lost",
-                "write earlier turns as messages, and calls of tools as content",
-            )
+def _refuse_unknown(part: Mapping[str, Any], where: str, unknown: Mapping[str, str]) -> None:
+    for name, advice in unknown.items():
+        value = part.get(name)
+        if value and not (isinstance(value, str) and value.strip() in EMPTY):
+            raise DataError(f"{where} has '{name}', which is not supported: it would be lost", advice)
+
+
+def _system(entry: Mapping[str, Any], where: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The message of an entry's own "system", which Alpaca's form and ShareGPT's may have."""
+    if not entry.get("system"):
+        return []
+    if messages[0]["role"] == "system":
+        raise DataError(f"{where} has 'system' and begins with a system message too", "keep one of them")
+    return [{"role": "system", "content": _text(entry, "system", where)}]
 
 
 def _alpaca(entry: Mapping[str, Any], where: str, answered: bool) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    if entry.get("system"):
-        messages.append({"role": "system", "content": _text(entry, "system", where)})
     question = {"role": "user", "content": _text(entry, "instruction", where)}
     if entry.get("input") is not None and _text(entry, "input", where, empty=True).strip():
         question["input"] = entry["input"]
@@ -93,7 +113,7 @@ def _talk(turns: Any, form: str, where: str) -> list[dict[str, Any]]:
         place = f"message {number} in {where}"
         if not isinstance(turn, Mapping):
             raise DataError(f"{place} is no object but {json.dumps(turn)[:40]}", 'write {"role": ..., "content": ...}')
-        _refuse_unknown(turn, place)
+        _refuse_unknown(turn, place, UNKNOWN_OF_MESSAGE)
         shared = "from" in turn or ("value" in turn and "content" not in turn)
         message: dict[str, Any] = {"role": _role(turn, "from" if shared else "role", place)}
         message["content"] = _text(turn, "value" if shared else "content", place)

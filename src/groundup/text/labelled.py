@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -76,8 +77,8 @@ class Split:
 def read(name: str | Path, *, text: str = "text", label: str = "label", pair: str | None = None) -> list[Labelled]:
     """All rows of a labelled file, or of what a name stands for; raises DataError naming row and column.
 
-    `text`, `label`, `pair`: columns, found also where only the case of the name differs. Labels become text: 1, 1.0 and
-    "1" are one class. Pairs stay apart here; they become one row of ids (stages/classify.py).
+    `text`, `label`, `pair`: columns, found also where only the case of the name differs. Labels become text: numbers 1
+    and 1.0 the class "1"; text stays as written, "1.0" (all of a .csv is text) is another class. Pairs stay apart here.
 
     >>> read("no/such.csv")
     Traceback (most recent call last):
@@ -94,12 +95,8 @@ def stream(
 ) -> Iterator[Labelled]:
     """The rows of `read`, one after another as they are read; without a `label` each has the label ""."""
     for where, row in _rows(str(name)):
-        yield Labelled(
-            text=_text(row, text, where),
-            label="" if label is None else _label(row, label, where),
-            pair=None if pair is None else _text(row, pair, where),
-            where=where,
-        )
+        yield Labelled(_text(row, text, where), "" if label is None else _label(row, label, where),
+                       None if pair is None else _text(row, pair, where), where)  # fmt: skip
 
 
 def readable(name: str | Path) -> bool:
@@ -156,12 +153,18 @@ def _table(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
         top, first = next(lines, ""), 2
         rows = csv.reader(chain([top], lines), delimiter=files.delimiter_of(path, top), strict=True)
         header = next(files.rows_of(path, rows, start=1), (1, []))[1]
+    _check_names(path, header)
     for number, row in files.rows_of(path, rows, start=first):
         if row and len(row) != len(header):
             what = f"{path} row {number} has {len(row)} values, the header has {len(header)}"
             raise DataError(what, "put a value that holds the delimiter or a line end in double quotes")
         if row:
             yield f"{path} row {number}", dict(zip(header, row, strict=True))
+
+
+def _check_names(path: Path, header: Sequence[str]) -> None:
+    if twice := next((name for name, count in Counter(header).items() if count > 1 and name.strip()), ""):
+        raise DataError(f"{path} has more than one column '{twice[:SHORT]}'", "give each column a name of its own")
 
 
 def _lines_of_json(path: Path) -> Iterator[Row]:
@@ -174,6 +177,7 @@ def _lines_of_json(path: Path) -> Iterator[Row]:
 def _columns_of_parquet(path: Path) -> Iterator[Row]:
     number = 0
     with parquet.opened(path) as file:
+        _check_names(path, file.schema_arrow.names)
         batches = file.iter_batches(parquet.MOST_ROWS, use_threads=False)
         while True:
             part = f"the rows from {number + 1} on"
@@ -191,11 +195,8 @@ def _columns_of_parquet(path: Path) -> Iterator[Row]:
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".csv": _table,
-    ".tsv": _table,
-    ".jsonl": _lines_of_json,
-    ".parquet": _columns_of_parquet,
-}
+    ".csv": _table, ".tsv": _table, ".jsonl": _lines_of_json, ".parquet": _columns_of_parquet,
+}  # fmt: skip
 
 
 def _value(row: Mapping[str, Any], column: str, where: str) -> Any:
@@ -249,9 +250,8 @@ def classes(rows: Iterable[Labelled]) -> tuple[str, ...]:
     ('9', '10')
     """
     found = {row.label for row in rows}
-    if all(NUMBER.fullmatch(label) for label in found):
-        return tuple(sorted(found, key=lambda label: (int(label), label)))
-    return tuple(sorted(found))
+    numbers = all(NUMBER.fullmatch(label) for label in found)
+    return tuple(sorted(found, key=(lambda label: (int(label), label)) if numbers else None))
 
 
 def deduplicated(rows: Sequence[Labelled]) -> Unique:
@@ -344,10 +344,11 @@ def book(name: str | Path = "sms-spam", seed: int = 123) -> Split:
 
     The file has a label and a text a line, between them a tab. pandas reads it with quoting, so that a quote which
     opens one message may close in the next: 5,574 messages become 5,572 rows, of which 1,045, 149 and 300 are kept.
+    Raises DataError for a file so small that a part would be empty, or a class not be in training.
     """
     path = catalog.find(str(name)) if str(name) in _catalog() else Path(name)
-    lines = (line for _, line in files.lines_of(path))
-    reader = csv.reader(lines, delimiter="\t")  # not strict, as pandas: a quote inside a value is a letter
+    # not strict, as pandas: a quote inside a value is a letter
+    reader = csv.reader((line for _, line in files.lines_of(path)), delimiter="\t")
     table = list(files.rows_of(path, reader, start=1))
     if wrong := next((number for number, row in table if len(row) != 2), 0):
         raise DataError(f"{path} row {wrong} is no label and text with a tab between", "give a file as sms-spam is one")
@@ -359,15 +360,17 @@ def book(name: str | Path = "sms-spam", seed: int = 123) -> Split:
             for at in _sampled(len(found), len(places[rarest]), seed)]  # fmt: skip
     kept += [rows[place] for place in places[rarest]]
     mixed = [kept[at] for at in _sampled(len(kept), len(kept), seed)]
-    first = int(len(mixed) * 0.7)
-    second = first + int(len(mixed) * 0.1)
-    return Split(mixed[:first], mixed[first:second], mixed[second:])
+    first, few = int(len(mixed) * 0.7), int(len(mixed) * 0.1)
+    found = Split(mixed[:first], mixed[first : first + few], mixed[first + few :])
+    if not all(found.parts().values()) or classes(found.train) != tuple(places):  # the cuts do not look at classes
+        what = f"{path} is too small for the book's cuts: {len(mixed)} rows leave a part empty or a class untrained"
+        raise DataError(what, "add rows, or leave out --protocol book: each part then gets rows of each class")
+    return found
 
 
 def _sampled(size: int, count: int, seed: int) -> list[int]:
     """The places that DataFrame.sample(n=count, random_state=seed) takes of `size` rows, in its order."""
-    found: list[int] = np.random.RandomState(seed).choice(size, size=count, replace=False).tolist()
-    return found
+    return [int(place) for place in np.random.RandomState(seed).choice(size, size=count, replace=False)]
 
 
 # on disk
@@ -392,6 +395,5 @@ def read_back(path: Path) -> list[Labelled]:
     rows = []
     for where, row in _lines_of_json(path):
         pair = _text(row, "pair", where) if "pair" in row else None
-        place = str(row.get("where") or where)
-        rows.append(Labelled(_text(row, "text", where), _label(row, "label", where), pair, place))
+        rows.append(Labelled(_text(row, "text", where), _label(row, "label", where), pair, row.get("where") or where))
     return rows

@@ -8,6 +8,7 @@ A template is given `messages` of role and content; where Alpaca's second field 
 content and in `input` too (`conversations.told`).
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,9 @@ STYLES: dict[str, Style] = {
 def resolve(name: str, tokenizer_template: str | None) -> Style:
     """The style of a name or of a template file; "auto": the template that the model came with, else Alpaca.
 
-    A file's special tokens are those that it spells like <|this|>. Raises DataError for a name that is neither, and for
-    a file that cannot be read or is no text; whether it is good Jinja shows when it is rendered.
+    A file's special tokens are those that it spells like <|this|>. Raises DataError for a name that is neither, for a
+    template in the place of its path, and for a file that cannot be read or is no text; whether it is good Jinja shows
+    when it is rendered.
 
     >>> resolve("auto", None).name, resolve("chatml", None).tokens
     ('alpaca', ('<|im_start|>', '<|im_end|>'))
@@ -111,9 +113,13 @@ def resolve(name: str, tokenizer_template: str | None) -> Style:
     if name in STYLES:
         return STYLES[name]
     path = Path(name)
-    if not path.is_file():
-        what = f"there is no prompt style '{name}', and no file of that name"
-        raise DataError(what, nearest(name, ["auto", *STYLES]))
+    if not os.path.isfile(name):  # unlike Path.is_file (before Python 3.14) False too where the name is far too long
+        if "{%" in name or "{{" in name:
+            raise DataError(f"this is a template, not its path: {name[:60]!r}", "give the path of the file")
+        shown = name if len(name) <= 255 else f"{name[:60]}… ({len(name):,} characters)"
+        raise DataError(
+            f"there is no prompt style '{shown}', and no file of that name", nearest(name, ["auto", *STYLES])
+        )
     text = _content(path)
     return Style(path.name, text, tuple(dict.fromkeys(NAMED.findall(text))))
 

@@ -172,10 +172,16 @@ def chat_rows(
     *,
     learn: Learn,
     context: int,
+    source: str = "the data",
 ) -> Gathered:
-    """`chat_row` of every conversation, `gathered`, with remarks on what this template teaches besides, or does not."""
+    """`chat_row` of every conversation, `gathered`; with remarks on marks that were not asked for, and on what this
+    template teaches besides, or does not. Errors call the conversations `source`."""
     rows = (chat_row(tokenizer, template, conversation, learn=learn) for conversation in conversations)
-    found, remarks = gathered(rows, context=context), []
+    found, remarks = gathered(rows, context=context, source=source), []
+    if against := 0 if learn == "marked" else sum(map(_marked_against, conversations)):
+        answers, learnt = ("1 answer is", "is") if against == 1 else (f"{against:,} answers are", "are")
+        advice = "--learn marked leaves " + ("it out" if against == 1 else "them out")
+        remarks.append(f"{answers} marked as not to be learnt and {learnt} learnt all the same: {advice}")
     if before := lead(tokenizer, template).strip():
         remarks.append(f"the prompt of this template ends early: the model learns to write {before[:60]!r} itself")
     if not stop_ids(tokenizer, template):
@@ -203,6 +209,11 @@ def _taught(conversation: Conversation, learn: Learn) -> set[int]:
         )
     answers = {number for number, message in enumerate(messages) if message["role"] == "assistant"}
     return answers if learn != "marked" else {number for number in answers if messages[number].get("learn")}
+
+
+def _marked_against(conversation: Conversation) -> int:
+    """How many answers the data marks as not to be learnt."""
+    return sum(m["role"] == "assistant" and m.get("learn") is False for m in conversation.messages)
 
 
 def _start(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:

@@ -27,7 +27,7 @@ from groundup.checkpoint import atomic, folder, space
 from groundup.checkpoint.folder import Exported
 from groundup.errors import CheckpointError, SettingsError
 from groundup.lock import LOCK
-from groundup.settings import Training, flag, read_toml
+from groundup.settings import Training, command_of, flag, read_toml
 from groundup.tokens.tokenizer import Tokenizer
 
 SETTINGS = "settings.toml"
@@ -46,9 +46,6 @@ class Progress:
     batches: dict[str, Any] | None = None
     scaler: dict[str, Any] = field(default_factory=dict)  # of fp16: the loss scale, and good steps since it changed
     data: str = ""  # fingerprint of the training tokens
-
-
-HEAD = re.compile(r"# groundup ([\w-]+)")  # the first line of settings.toml: which command made the run
 
 
 def open_run(out: Path, asked: Training) -> tuple[Training, int]:
@@ -76,13 +73,6 @@ def open_run(out: Path, asked: Training) -> tuple[Training, int]:
     return asked, 0
 
 
-def command_of(file: Path) -> str:
-    """The command that made a run, from the first line of its settings; the earliest runs were all of pretrain."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        found = HEAD.match(lines.readline())
-    return found[1] if found else "pretrain"
-
-
 def read_settings(file: Path, kind: type[Training]) -> Training:
     """The settings a run was made with; raises SettingsError naming those that only a newer groundup knows."""
     values = read_toml(file)
@@ -103,7 +93,7 @@ def empty(out: Path) -> None:
 def merge(saved: Training, asked: Training) -> Training:
     """Settings of a resumed run: the saved ones, with those changes that leave it the same run."""
     given = asked.model_fields_set - {"resume", "out", "dry_run"}
-    changed = {name: getattr(asked, name) for name in given if getattr(asked, name) != getattr(saved, name)}
+    changed = {name: getattr(asked, name) for name in given if not _alike(name, saved, asked)}
     budget = set(asked.budgets) - {"minutes"}
     for name, value in changed.items():
         if name not in asked.may_change_on_resume:
@@ -114,6 +104,12 @@ def merge(saved: Training, asked: Training) -> Training:
     if budget & changed.keys():
         changed |= {name: None for name in (budget | {"minutes"}) - changed.keys()}
     return saved.replace(**changed, resume=True, dry_run=asked.dry_run, out=asked.out)
+
+
+def _alike(name: str, saved: Training, asked: Training) -> bool:
+    """Whether a setting is what it was; a path may be spelled in another way."""
+    one, other = getattr(saved, name), getattr(asked, name)
+    return one == other or (name == "model" and Path(one).resolve() == Path(other).resolve())
 
 
 def write_settings(out: Path, settings: Training) -> None:

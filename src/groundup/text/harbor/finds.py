@@ -1,11 +1,11 @@
 """A small event in the harbour town: somebody finds a thing, and everybody else has a part in what comes of it.
 
-In: a triple (finder, thing, place where it was found) and a random stream. Out: `tell`, the event in six sentences and
+In: a triple (finder, thing, place where it was found) and a random stream. Out: `tell`, the event in five sentences and
 what each role stands for; `FAMILIES`, the questions that can be asked about it, each by role.
 
-Every name, thing and place has a part that the words beside it tell: the keeper keeps, the witness saw, a gull stole.
-So whoever is to answer has to find the sentence and copy one word of it. Three names, three things and three places
-stand in each scene, and the sentences behind the first come in any order: neither the kind of word nor where it stands
+Every name, thing and place has a part that the words beside it tell: the keeper keeps, the witness saw, the price was
+paid. So whoever is to answer has to find the sentence and copy one word of it. Three names, two things and two places
+stand in each scene, and the sentences behind the first come in any order: the kind of word that is asked for never
 gives the answer away.
 """
 
@@ -17,9 +17,9 @@ from random import Random
 from groundup.text.harbor import world
 from groundup.text.harbor.plots.plot import T, pick
 
-# {N} finds {O} at {P}; it goes to {Q}; {B} keeps it and {X} is the price; {C} sees it from {W}; a gull takes {Y}. "It"
-# would be ambiguous in sentences that change places, so they say "the find" or name the thing. Thing and place of the
-# beginning are named again now and then: else the last of a scene would too often be what is asked for.
+# {N} finds {O} at {P}; it goes to {Q}; {B} keeps it and {X} is the price; {C} sees it. "It" would be ambiguous in
+# sentences that change places, so they say "the find" or name the thing. Thing and place of the beginning are named
+# again now and then: else the last of a scene would too often be what is asked for.
 FOUND = (
     "{N} found the {O} {at P}.",
     "{At P} {N} found the {O}.",
@@ -35,22 +35,17 @@ CARRIED = (
 KEPT = (
     "{B} keeps the find now.",
     "These days {B} keeps the {O}.",
-    "{B} keeps the find now and will not say why.",
+    "{B} keeps the {O} now and will not say why.",
 )
 SEEN = (
-    "{C} saw it all from {W}.",
-    "From {W} {C} saw it all.",
-    "{C} saw it all from {W} and told the whole town.",
+    "{At P} {C} saw it all.",
+    "{C} saw it all {at P}.",
+    "{C} saw it all {at P} and told the whole town.",
 )
 PAID = (
-    "The find was paid for with the {X}.",
-    "{B} paid for the find with the {X}.",
-    "{N} was paid with the {X} and a bow {at P}.",
-)
-STOLEN = (
-    "Meanwhile {at P} a gull stole the {Y}.",
-    "A gull stole the {Y} while nobody looked.",
-    "A gull stole the {Y} and did not even want it.",
+    "The find was paid for with {a X}.",
+    "{B} paid for the find with {a X}.",
+    "{N} was paid with {a X} and bit it.",
 )
 
 # family -> question, answer, and the letter whose value is asked for. Each answer first says again what it is about, in
@@ -62,11 +57,9 @@ FAMILIES = {
     "where was it carried": ("Where was the {O} carried?", "It was carried to {Q}.", "Q"),
     "who keeps it": ("Who keeps the {O} now?", "{B} keeps it.", "B"),
     "who saw it": ("Who saw it all?", "{C} saw it all.", "C"),
-    "where was it seen from": ("Where was it all seen from?", "It was seen from {W}.", "W"),
-    "what was paid": ("What was paid for the {O}?", "It was paid for with the {X}.", "X"),
-    "what was stolen": ("What did the gull steal?", "The gull stole the {Y}.", "Y"),
+    "what was paid": ("What was paid for the {O}?", "It was paid for with {a X}.", "X"),
 }
-SLOT = re.compile(r"\{(?:(at|At) )?([A-Z])\}")
+SLOT = re.compile(r"\{(?:(at|At|a) )?([A-Z])\}")
 
 
 @dataclass(frozen=True)
@@ -86,14 +79,15 @@ def tell(rng: Random, triple: tuple[str, str, str]) -> Find:
     """The event of a triple: all other parts drawn, no value twice; the finding first, the rest in any order.
 
     >>> print(tell(Random(3), ("Mira", "rope", "pier")).text)
+    On the pier Mira found the rope. On the pier Lars saw it all. The find was carried to the beach. Mira was paid with
+    a bucket and bit it. Nell keeps the find now.
     """
     name, thing, place = triple
-    keeper, witness = _others(rng, [each.name for each in world.PEOPLE], name)
-    price, stolen = _others(rng, list(world.groups()["thing"]), thing)  # treasures only: nobody pays with a puppy
-    carried, seen = _others(rng, list(world.PLACES), place)
-    roles = {"N": name, "O": thing, "P": place, "Q": carried, "B": keeper}
-    roles |= {"C": witness, "W": seen, "X": price, "Y": stolen}
-    rest = [pick(rng, each) for each in (CARRIED, KEPT, SEEN, PAID, STOLEN)]
+    keeper, witness, *_ = _others(rng, [each.name for each in world.PEOPLE], name)
+    price = _others(rng, list(world.groups()["thing"]), thing)[0]  # a treasure: nobody pays with a puppy
+    carried = _others(rng, list(world.PLACES), place)[0]
+    roles = {"N": name, "O": thing, "P": place, "Q": carried, "B": keeper, "C": witness, "X": price}
+    rest = [pick(rng, each) for each in (CARRIED, KEPT, SEEN, PAID)]
     said = [pick(rng, FOUND), *shuffled(rng, rest)]
     return Find(" ".join(fill(pattern, roles) for pattern in said), roles)
 
@@ -118,5 +112,5 @@ def shuffled(rng: Random, values: list[T]) -> list[T]:
 
 
 def _others(rng: Random, values: list[str], taken: str) -> list[str]:
-    """Two different values besides the one that is taken."""
-    return shuffled(rng, [value for value in values if value != taken])[:2]
+    """The values besides the one that is taken, in any order."""
+    return shuffled(rng, [value for value in values if value != taken])

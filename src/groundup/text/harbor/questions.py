@@ -8,9 +8,10 @@ Two kinds of scene. In `FINDS`, the default, somebody finds a thing and others h
 from a million tokens. In `HOLDINGS` three or four neighbours are somewhere with something in their hands: every fact
 has the same form, so that answering takes telling alike facts apart. That a model tuned as the demo's does not know.
 
-No answer can be known by heart: nobody finds or holds their own treasure, or does so where they are usually seen. Each
-(name, thing, place) belongs to training or to testing, by a hash that knows no seed; a scene for testing is made of
-such triples alone, so that no find and no holding of it was ever seen in training.
+No answer can be known by heart: nobody finds or holds their own treasure, or does so where they are usually seen, and
+who plays the other parts of a find is drawn without asking what is usual. Each (name, thing, place) belongs to
+training or to testing, by a hash that knows no seed; a scene for testing is made of such triples alone, so that no find
+and no holding of it was ever seen in training.
 """
 
 import hashlib
@@ -60,7 +61,7 @@ HOLDINGS = {
 }
 FINDS = finds.FAMILIES
 FAMILIES = FINDS | HOLDINGS
-WHO, WHAT, WHERE = "NGBC", "OXY", "PQW"  # the letters that stand for names, things and places
+WHO, WHAT, WHERE = "NGBC", "OX", "PQ"  # the letters that stand for names, things and places
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Question:
     """A scene, a question about one of its facts, and the only right answer.
 
     wanted: the name, thing or place that is asked for, the only part of the answer that the question does not say;
-    kind: the family; about: the triple asked for; triples: all that the scene tells of.
+    kind: the family; about: the triple of the find or holding asked about; triples: all that the scene tells of.
     """
 
     scene: str
@@ -131,7 +132,10 @@ def questions(
 
     >>> one = next(questions(seed=3, split="test"))
     >>> print(one.scene)
+    Mira found the rope on the steps. By noon the find had been carried to the bakery. Rosa saw it all on the steps.
+    Hugo paid for the find with a spoon. These days Hugo keeps the rope.
     >>> one.question, one.answer
+    ('Who keeps the rope now?', 'Hugo keeps it.')
     """
     for asked in _asked(seed, count, first=first, split=split, families=families, turns=1):
         yield asked[0]
@@ -147,8 +151,8 @@ def conversations(
 ) -> Iterator[dict[str, Any]]:
     """Questions as {"messages", "kind", "about"}: conversations of `turns` questions about one scene.
 
-    By default a test has one question each, all else `TURNS`: a scene that was read once is then learnt from four times.
-    No question is put twice; `families` that leave fewer give shorter conversations. `kind` and `about` are of the last
+    By default a test has one question each, all else `TURNS`: a scene read once is then learnt from four times. No
+    question is put twice; `families` that leave fewer give shorter conversations. `kind` and `about` are of the last
     question, whose answer ends the conversation. Raises DataError as `questions`.
 
     >>> found = next(conversations(seed=7, split="test"))
