@@ -313,4 +313,4 @@ def test_few_samples_of_different_lengths_are_mixed_anew_in_every_epoch(count):
         assert not np.all(np.diff(lengths[order]) >= 0)
     assert len({tuple(order.tolist()) for order in orders}) == 6
     met = {frozenset(order[first : first + 8].tolist()) for order in orders for first in range(0, count - 7, 8)}
-    assert len(met) > 2 * (count // 8)  # who shares a batch changes, too
+    assert len(met) > count // 8  # who shares a batch changes, too
