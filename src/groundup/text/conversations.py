@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.errors import DataError
-from groundup.text import catalog, files, packed
+from groundup.text import catalog, files, packed, whole
 from groundup.text.download import Progress, silent
 from groundup.text.entries import messages_of
 
@@ -370,13 +370,4 @@ def _put(path: Path, content: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise DataError(f"{path} cannot be written: {path.parent} is no folder", "choose another place") from None
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    whole.write(path, content)

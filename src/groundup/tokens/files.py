@@ -6,13 +6,12 @@ before it is parsed: a list costs ten times the room in memory that it takes on 
 
 import errno
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import TokenizerError
-from groundup.text import guard
+from groundup.text import guard, whole
 
 Json = dict[str, Any]
 MOST_BYTES = 64 << 20  # of a file; Llama 3's tokenizer.json has 17 MB, the largest published ones about 35
@@ -31,25 +30,12 @@ def write(folder: Path, files: Mapping[str, Json | str | None]) -> None:
                 (folder / name).unlink(missing_ok=True)
                 continue
             text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=2)
-            _write_whole(folder / name, text)
+            whole.write(folder / name, text)
     except OSError as error:
         if error.errno == errno.ENOSPC:  # not the person's mistake: the command line says it in its own way
             raise
         advice = "choose a folder that you can write to"
         raise TokenizerError(f"cannot write the tokenizer to {folder}: {error.strerror}", advice) from None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def read_file(path: Path, *, most: int = MOST_BYTES) -> bytes:
