@@ -61,7 +61,7 @@ def batches(model: str, data: str) -> list[Batch]:
 def ours(kind: str, model: str, given: list[Batch]) -> Callable[[], float]:
     """Our network in our loop."""
     machine = machines.choose(device="cpu", dtype="bf16")
-    kept = machines.kept_memory()
+    kept = machines.kept_memory(alike=False)
     kept.__enter__()
     network = folder.load(model, dtype=torch.float32).model
     if kind == "lora":

@@ -136,16 +136,20 @@ def reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
+def kept_memory(*, alike: bool = True) -> Iterator[None]:
     """Let the C library keep memory that tensors give back, as training wants the same sizes again at every step.
 
     Else each step asks the system for new pages and has them zeroed: 7 % of a step of 10M parameters (2 cores, Linux).
+    alike: whether the sizes are the same at every step. Where they are not, large blocks leave holes that the next, a
+    little larger, does not fit into (a classifier of 135M parameters grew to 5 GiB): those of 32 MiB and more, the most
+    that glibc allows to be told, are then lent and given back each time.
     Afterwards all is given back. Does nothing where the C library is not glibc.
     """
     glibc = platform.libc_ver()[0] == "glibc"
     library = ctypes.CDLL(None) if glibc else ctypes.pythonapi
-    # numbers of malloc.h: M_MMAP_MAX -4, M_TRIM_THRESHOLD -1 (here: the largest there is), M_TOP_PAD -2
-    for name, value in ((-4, 0), (-1, -1), (-2, 2**26)) if glibc else ():
+    # of malloc.h: M_TRIM_THRESHOLD -1 (here: the largest there is), M_TOP_PAD -2, M_MMAP_THRESHOLD -3, M_MMAP_MAX -4
+    large = (-4, 0) if alike else (-3, 2**25)
+    for name, value in (large, (-1, -1), (-2, 2**26)) if glibc else ():
         library.mallopt(name, value)
     try:
         yield

@@ -25,6 +25,7 @@ class Batch:
     count: float  # supervised units: the loss is a sum over as many
     fields: dict[str, Tensor] = field(default_factory=dict)  # targets, weight, documents, padding ...
     size: int = 0  # tokens that are no filler; by default all of them
+    notes: dict[str, float] = field(default_factory=dict)  # about where it comes from: copied into the journal
 
     def __post_init__(self) -> None:
         self.size = self.size or self.tokens.numel()
@@ -38,7 +39,7 @@ class Batch:
         """The same batch with every tensor on `device`."""
         early = torch.device(device).type == "cuda"  # towards the CPU, not waiting would show memory still unwritten
         fields = {name: tensor.to(device, non_blocking=early) for name, tensor in self.fields.items()}
-        return type(self)(self.tokens.to(device, non_blocking=early), self.count, fields, self.size)
+        return type(self)(self.tokens.to(device, non_blocking=early), self.count, fields, self.size, self.notes)
 
 
 class Batches(Protocol):

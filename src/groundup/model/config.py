@@ -339,7 +339,7 @@ def _kept_bytes(config: ModelConfig, context: int, size: int) -> int:
     numbers = 2 * config.width + queries + 3 * queries  # inputs of qkv, out, up; queries, keys, values of every head
     if config.parts.positions == "rotary":
         numbers += 2 * queries + keys  # turned queries and keys; attention's output, laid out anew
-    numbers += config.hidden * (2 if config.parts.feedforward == "gelu" else 4)
+    numbers += config.hidden * (2 if config.parts.feedforward == "gelu" else 3)
     norms = config.width * (2 if config.parts.norm == "layer" else 4)  # fp32; RMSNorm keeps the normalised, too
     if config.parts.query_key_norm:
         norms += (queries + keys) * (1 if size == 4 else 2)

@@ -21,6 +21,7 @@ from groundup.model.cache import Cache
 from groundup.model.check import check_masks, check_positions, check_tokens
 from groundup.model.config import ModelConfig, RopeScaling, flops_per_token
 from groundup.model.dropout import Dropout, drop
+from groundup.model.gate import gated
 from groundup.model.packed import Spans, separable, separately
 
 
@@ -278,7 +279,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(gated(self.gate(x), self.up(x)))
 
 
 class Linear(nn.Linear):

@@ -25,6 +25,7 @@ class Training(Settings):
 
     command: ClassVar[str] = ""  # of groundup
     budgets: ClassVar[tuple[str, ...]] = ("steps", "epochs", "minutes")  # of which one may be given
+    alike: ClassVar[bool] = True  # every batch has the same shape
     usual_epochs: ClassVar[float | None] = None  # where there is no budget; None: 1,000 steps
 
     out: Path | None = knob(None, "run folder", group="Output")

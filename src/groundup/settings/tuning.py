@@ -44,6 +44,8 @@ class Tuning(Training):
     )
     batch: Positive = knob(8, "rows per step, over all ranks", group="Batches")
 
+    alike: ClassVar[bool] = False
+
     @property
     def share_of_rate(self) -> float:
         """Share of a new network's learning rate that is the default."""
@@ -58,11 +60,6 @@ class Tuning(Training):
         """
         given = [name for name in type(self).model_fields if name in self.model_fields_set]
         return [] if self.train == "lora" else [name for name in given if name.startswith("lora_")]
-
-    def settle(self, **decided: Any) -> Settled:
-        """The same settings with nothing left open."""
-        kinds: dict[type[Tuning], type[Settled]] = {Classify: DecidedClassify, Instruct: DecidedInstruct}
-        return kinds[type(self)].create(**self.model_dump() | decided)
 
 
 class Classify(Tuning):
@@ -93,6 +90,10 @@ class Classify(Tuning):
     command: ClassVar[str] = "classify"
     usual_epochs: ClassVar[float | None] = 5
 
+    def settle(self, **decided: Any) -> "DecidedClassify":
+        """The same settings with nothing left open."""
+        return DecidedClassify.create(**self.model_dump() | decided)
+
 
 class Instruct(Tuning):
     """Teach a model to answer, from instructions or conversations."""
@@ -122,6 +123,10 @@ class Instruct(Tuning):
     may_change_on_resume: ClassVar[frozenset[str]] = Training.may_change_on_resume | {"sample_tokens", "answers"}
     command: ClassVar[str] = "instruct"
     usual_epochs: ClassVar[float | None] = 2
+
+    def settle(self, **decided: Any) -> "DecidedInstruct":
+        """The same settings with nothing left open."""
+        return DecidedInstruct.create(**self.model_dump() | decided)
 
 
 class DecidedClassify(Settled, Classify):
@@ -189,8 +194,8 @@ class Respond(Writing):
 class ShowBatch(Settings):
     """Show what a training step sees: every token, and whether it is learnt, ignored, special or padding."""
 
-    stage: Literal["pretrain", "instruct", "classify"] = knob(
-        "instruct", "pretrain, instruct or classify", positional=True
+    stage: Literal["pretrain", "instruct", "classify", "reward", "dpo"] = knob(
+        "instruct", "pretrain, instruct, classify, reward or dpo", positional=True
     )
     data: list[str] = knob([], "as for the stage")
     model: str = knob("", f"whose tokenizer and template: {MODEL}")

@@ -17,7 +17,7 @@ from torch import nn
 
 from groundup import journal
 from groundup import machine as machines
-from groundup.batches import Loader
+from groundup.batches import Batches, Loader
 from groundup.errors import SettingsError
 from groundup.lock import locked
 from groundup.machine import Machine
@@ -46,7 +46,11 @@ def launch(settings: Training, prepare: Prepare) -> tuple[Preflight, Fitted | No
     out, fresh = settings.out, not (settings.out / runs.SETTINGS).exists()
     if fresh and settings.dry_run:
         return _dry_run(settings, prepare), None
-    with room_for(out, again(settings)), locked(out, doing=f"groundup {settings.command}"), machines.kept_memory():
+    with (
+        room_for(out, again(settings)),
+        locked(out, doing=f"groundup {settings.command}"),
+        machines.kept_memory(alike=settings.alike),
+    ):
         asked, planned = runs.open_run(out, settings)
         try:
             job, checks, decided = _ready(asked, out, planned, prepare)
@@ -112,14 +116,7 @@ def _job(task: Task, settings: Settled, setup: Setup, plan: Plan, *, machine: Ma
         forward=setup.forward,
         tokenizer=task.tokenizer,
         optimizer=setup.optimizer,
-        batches=Loader(
-            task.source,
-            batch=plan.micro_batch,
-            seed=settings.seed,
-            rank=machine.rank,
-            world=machine.world,
-            lengths=task.lengths,
-        ),
+        batches=_batches(task, settings, plan, machine),
         loss=task.loss,
         plan=plan,
         machine=machine,
@@ -139,6 +136,20 @@ def _job(task: Task, settings: Settled, setup: Setup, plan: Plan, *, machine: Ma
         async_save=settings.async_save,
         tracker=settings.tracker or "",
         resume_command=again(settings),
+    )
+
+
+def _batches(task: Task, settings: Settled, plan: Plan, machine: Machine) -> Batches:
+    """What the loop draws from: what the stage makes itself, or its samples in an order fixed by the seed."""
+    if task.batches is not None:
+        return task.batches(plan.micro_batch, settings.seed)
+    return Loader(
+        task.source,
+        batch=plan.micro_batch,
+        seed=settings.seed,
+        rank=machine.rank,
+        world=machine.world,
+        lengths=task.lengths,
     )
 
 

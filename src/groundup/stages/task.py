@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from groundup.batches import Batches
 from groundup.batches.windows import Source
 from groundup.losses import Loss
 from groundup.model.config import BigramConfig, ModelConfig
@@ -28,6 +29,8 @@ class Task:
     counts: tokens to train on and to validate on; look: tokens one evaluation reads. row: tokens of a sample on
     average; filler: share of the places that hold none, where rows are packed. trained: share of the parameters that
     learn, and the blocks through which gradients go.
+    batches(micro-batch, seed): what is learnt from, where that is not `source` in an order of its own; `source` then
+    says what an epoch is, and what a batch costs.
     fingerprint: of the data; a resumed run whose data changed is refused.
     """
 
@@ -43,6 +46,7 @@ class Task:
     look: float
     fingerprint: str
     lengths: np.ndarray | None = None
+    batches: Callable[[int, int], Batches] | None = None
     row: float | None = None
     filler: float = 0.0
     trained: tuple[float, int | None] = (1.0, None)

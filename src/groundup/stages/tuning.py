@@ -17,6 +17,7 @@ from torch import nn
 
 from groundup import model as models
 from groundup import tokens
+from groundup.batches import Batches
 from groundup.batches.windows import Source
 from groundup.checkpoint import adapters, atomic, fields, folder
 from groundup.checkpoint import classifier as classifiers
@@ -44,7 +45,7 @@ FACTS = ("from", "from_sha256", "template", "added_tokens", *starts.LICENCE)  # 
 class Task:
     """What a tuning stage brings; see `task.Task`.
 
-    lengths (n,): tokens of each row. evaluate(model, rows at once).
+    lengths (n,): tokens of each row. evaluate(model, rows at once). batches(micro-batch, seed): see there.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Task:
     evaluate: Callable[[nn.Module, int], Scored] | None
     sample: Callable[[nn.Module], str] | None
     fingerprint: str
+    batches: Callable[[int, int], Batches] | None = None
     look: float = 0.0  # tokens that one evaluation reads
     sources: Sequence[str] = ()
     card: dict[str, Any] = field(default_factory=dict)
@@ -109,6 +111,7 @@ def _task(asked: Tuning, out: Path, machine: Machine, *, prepare: Prepare) -> ta
         look=task.look,
         fingerprint=task.fingerprint,
         lengths=task.lengths if asked.batching == "bucketed" else None,
+        batches=task.batches,
         row=float(task.lengths.mean()) * (1 - filler),
         filler=filler,
         trained=(share, {"head": 0, "last-block": 1}.get(asked.train)),

@@ -73,7 +73,7 @@ def steps(
             optimizer.step()
         overflow = _rescale(scaler, loss=value, norm=size)
         optimizer.zero_grad(set_to_none=True)
-        yield Step(number, value, size, rate, total, skipped, overflow, metrics, read)
+        yield Step(number, value, size, rate, total, skipped, overflow, micro[-1].notes | metrics, read)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: Callable[[int], float] | None, index: int) -> float:

@@ -43,7 +43,7 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
-    batches: dict[str, Any] | None = None
+    batches: dict[str, Any] | None = None  # JSON; tensors of it are kept beside those of the optimizer
     scaler: dict[str, Any] = field(default_factory=dict)  # of fp16: the loss scale, and good steps since it changed
     data: str = ""  # fingerprint of the training tokens
 
@@ -137,9 +137,14 @@ class Snapshot:
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, *, progress: Progress, rng: Mapping[str, Tensor],
              card: dict[str, Any]) -> Snapshot:  # fmt: skip
     """Gather what a checkpoint holds; on a CPU most tensors are those in training (see `apart`)."""
-    tensors = {f"rng.{name}": value for name, value in rng.items()} | _optimizer_tensors(model, optimizer)
+    place = progress.batches or {}
+    drawn = {f"batches.{name}": value for name, value in place.items() if isinstance(value, Tensor)}
+    tensors = {f"rng.{name}": value for name, value in rng.items()} | _optimizer_tensors(model, optimizer) | drawn
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    text = json.dumps({"format": FORMAT, **vars(progress)}, indent=1)
+    told = dataclasses.replace(
+        progress, batches={name: value for name, value in place.items() if not isinstance(value, Tensor)}
+    )
+    text = json.dumps({"format": FORMAT, **vars(told)}, indent=1)
     return Snapshot(progress.step, folder.exported(model), state, text, card)
 
 
@@ -238,7 +243,13 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
         ) from None
     folder.restore(model, checkpoint / "model")
     _fill_optimizer(model, optimizer, tensors)
-    return progress, {name.removeprefix("rng."): value for name, value in tensors.items() if name.startswith("rng.")}
+    progress.batches = (progress.batches or {}) | _named("batches.", tensors)
+    return progress, _named("rng.", tensors)
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _progress(path: Path) -> Progress:
