@@ -95,6 +95,37 @@ COMMANDS = {
             "groundup instruct runs/base --data chats.jsonl --train lora --out runs/chats",
         ),
     ),
+    "reward": Command(
+        settings.Reward,
+        "groundup.stages.reward",
+        ("groundup reward --model runs/assistant --data pairs.jsonl --out runs/reward",),
+    ),
+    "dpo": Command(
+        settings.Dpo,
+        "groundup.stages.dpo",
+        ("groundup dpo --model runs/assistant --data instruction-preference --beta 0.1 --out runs/preferred",),
+    ),
+    "ppo": Command(
+        settings.Ppo,
+        "groundup.stages.ppo",
+        (
+            "groundup ppo --model runs/assistant --data prompts.jsonl --reward runs/reward --out runs/better",
+            "groundup ppo --model runs/demo/questions --reward exact --algorithm grpo --out runs/right",
+        ),
+    ),
+    "score": Command(
+        settings.Score,
+        "groundup.commands.score",
+        ('groundup score runs/reward --prompt "What is a gull?" --response "A bird."',),
+    ),
+    "compare": Command(
+        settings.Compare,
+        "groundup.commands.compare",
+        (
+            "groundup compare runs/assistant runs/better --data prompts.jsonl --reward runs/reward",
+            "groundup compare runs/assistant runs/better --data prompts.jsonl --human",
+        ),
+    ),
     "show-batch": Command(
         settings.ShowBatch,
         "groundup.commands.show_batch",

@@ -26,9 +26,7 @@ STATES = {
     "needs-weights": "comes true once OpenAI's weights are there; what can be checked without them is",
     "needs-gpu": "comes true on a machine with a GPU",
     "needs-judge": "comes true with a language model that judges",
-    "not yet (part 6)": "chapter 8: preferences",
 }
-LATER = "R"  # chapter 8, the only one in which a row may wait for a later part
 ROWS_OF_TEST = re.compile(r"([A-Z]\d\d(?:, [A-Z]\d\d)*):")  # "A08, A09: the rows are equal."
 HEAD = """# What works
 
@@ -146,10 +144,6 @@ def _problems(row: Row) -> Iterator[str]:
     for pattern in row.figures:
         if not matching(pattern):
             yield f"there is no figure {pattern}"
-    if row.state.startswith("not yet"):
-        if row.id[0] not in LATER:
-            yield f"{row.state}, but only chapters 6 to 8 may wait"
-        return
     if not row.home:
         yield f"{row.state}, but lives nowhere"
     if row.state == "works" and not tests_of(row) and not any(one["status"] == "holds" for one in figures_of(row)):

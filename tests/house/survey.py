@@ -24,7 +24,7 @@ FLOORS = {
     "checkpoint": 6,
     "generate": 7,
     "evaluate": 8,
-    "train": 9,
+    "train": 9, "rollouts": 9,
     "stages": 10,
     "serve": 11, "lessons": 11,
     "commands": 12,

@@ -20,12 +20,15 @@ PUBLIC = [
     "UserError",
     "__version__",
     "classify",
+    "dpo",
     "generate_text",
     "gpt2_tokenizer",
     "instruct",
     "load",
     "load_tokenizer",
+    "ppo",
     "pretrain",
+    "reward",
     "save_model",
     "train_tokenizer",
 ]
@@ -90,11 +93,11 @@ def public_definitions(file: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.
 
 
 def _repeats(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-    """A setter, overload or override, documented where the first of its name stands; or a line `...` of a protocol."""
+    """A setter, overload or override, documented where its name first stands; or a line `...` of a protocol."""
     if [ast.unparse(statement) for statement in node.body] == ["..."]:
         return True
     decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
-    return any(text.endswith((".setter", "overload", "override")) for text in decorators)
+    return any(text.endswith((".setter", ".deleter", "overload", "override")) for text in decorators)
 
 
 def test_public_definitions_are_documented():

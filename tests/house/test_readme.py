@@ -1,4 +1,4 @@
-"""What the README says is run: every `groundup` command and every Python block, in order, in one folder."""
+"""What README and guides say is run: every `groundup` command and every Python block, in order, in one folder."""
 
 import os
 import re
@@ -14,6 +14,7 @@ import survey
 
 README = survey.ROOT / "README.md"
 needs_readme = pytest.mark.skipif(not README.is_file(), reason="README.md is not written yet")
+PAGES = [README, survey.ROOT / "docs" / "tuning.md", survey.ROOT / "docs" / "preferences.md"]
 FIRST_SCREEN = 40  # lines
 SHELL = {"bash", "console", "sh", "shell"}
 
@@ -83,12 +84,13 @@ def test_set_up_commands_have_a_form_that_works():
 
 @pytest.mark.slow
 @needs_readme
-def test_commands_and_python_blocks_run(tmp_path: Path):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_python_blocks_run(page: Path, tmp_path: Path):
     """In the order of the page, in one folder, since a later command uses what an earlier one made."""
     data = Path(os.environ.get("GROUNDUP_DATA", survey.ROOT.parent / "shared" / "data"))
     environment = os.environ | {"GROUNDUP_DATA": str(data), "PYTHONPATH": str(survey.PACKAGE.parent), "COLUMNS": "100"}
     failures, ran = [], 0
-    for block in blocks():
+    for block in readme.blocks(page.read_text(encoding="utf-8")):
         if block.kind == "skip" or (block.kind == "needs sample data" and not data.is_dir()):
             continue
         for words in programs(block):
@@ -104,9 +106,9 @@ def test_commands_and_python_blocks_run(tmp_path: Path):
             )
             if done.returncode:
                 shown, tail = " ".join(words[1:]), done.stdout[-1500:] + done.stderr[-1500:]
-                failures.append(f"README.md:{block.line}: {shown}\nexit {done.returncode}\n{tail}")
+                failures.append(f"{page.name}:{block.line}: {shown}\nexit {done.returncode}\n{tail}")
     assert not failures, "\n\n".join(failures)
-    assert ran > 0, "the README shows no command and no Python"
+    assert ran > 0, f"{page.name} shows no command and no Python"
 
 
 def programs(block: readme.Block) -> list[list[str]]:

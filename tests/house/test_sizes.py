@@ -17,6 +17,7 @@ WAIVERS = {
     "generate/stream.py:write": "the streaming twin of generate_text; all but model, tokenizer and prompts are named",
     "tokens/making.py:byte_level_json": "a vocabulary in its parts, each named at the call by other formats",
     "batches/loader.py:Loader.__init__": "the line of samples in its parts; all but the source are named at the call",
+    "evaluate/scoring.py:scores": "conversations in, numbers out in one call; how they are read is named at the call",
     "generate/decode.py:generate": "the contract of decoding; all but model and prompts are named at the call",
 }
 

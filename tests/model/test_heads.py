@@ -11,7 +11,7 @@ from torch import nn
 from groundup.errors import ModelError
 from groundup.model import build
 from groundup.model.config import BigramConfig, ModelConfig, from_name
-from groundup.model.heads import POOLINGS, Classifier, HeadConfig, pooled
+from groundup.model.heads import POOLINGS, Classifier, HeadConfig, normalised, pooled
 
 TWO = HeadConfig(("ham", "spam"))
 FAMILIES = ["gpt2", "llama", "qwen3"]
@@ -246,3 +246,56 @@ def test_it_learns():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1 * math.log(2)
+
+
+# rewards
+
+REWARD = HeadConfig(("reward",), kind="reward")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reward_model_gives_one_score_a_text(family):
+    model = classifier(family, REWARD).eval()
+    states = model.trunk(ROWS, head=False)
+    wanted = torch.stack([states[0, 4], states[1, 1], states[2, 0]]) @ model.score.weight[0]
+    found = model(ROWS, lengths=LENGTHS)
+    assert found.shape == (3, 1) and found.dtype == torch.float32
+    torch.testing.assert_close(found[:, 0], wanted)
+
+
+def test_mean_and_spread_change_no_raw_score():
+    """(5 - 2) / 4 = 0.75 by hand; the network's own answer stays what it is."""
+    plain, scaled = classifier(head=REWARD).eval(), classifier(head=REWARD).eval()
+    scaled.head_config = HeadConfig(("reward",), kind="reward", mean=2.0, spread=4.0)
+    assert torch.equal(plain(ROWS), scaled(ROWS))
+    assert normalised(torch.tensor([5.0, 2.0]), scaled.head_config).tolist() == [0.75, 0.0]
+    assert normalised(torch.tensor([5.0]), REWARD).tolist() == [5.0]
+
+
+def test_one_output_of_that_name_is_a_reward():
+    """Files that have no word for a kind (lora.json of before) still say what they hold."""
+    assert HeadConfig(("reward",)) == REWARD and HeadConfig(("reward",)).kind == "reward"
+    assert HeadConfig(("reward", "other")).kind == "classes"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"labels": ("score",), "kind": "reward"}, "the outputs of a reward model are ['score']"),
+        ({"labels": ("a", "b"), "kind": "reward"}, "the outputs of a reward model are ['a', 'b']"),
+        ({"labels": ("a", "b"), "kind": "ranking"}, "unknown kind 'ranking'"),
+        ({"labels": ("reward",), "spread": 0.0}, "spread 0.0"),
+        ({"labels": ("reward",), "spread": -1.0}, "spread -1.0"),
+        ({"labels": ("reward",), "spread": math.nan}, "spread nan"),
+        ({"labels": ("reward",), "mean": math.inf}, "mean inf"),
+        ({"labels": ("reward",), "mean": "3"}, "mean '3'"),
+        ({"labels": ("reward",), "mean": True}, "mean True"),
+        ({"labels": ("reward",), "mean": 10**400}, "mean 1000"),
+        ({"labels": ("a", "b"), "mean": 1.0}, "classes were given mean 1.0"),
+        ({"labels": ("a",)}, "['a']"),
+    ],
+)
+def test_rewards_that_mean_nothing(fields, said):
+    with pytest.raises(ModelError) as caught:
+        HeadConfig(**fields)
+    assert said in caught.value.what and caught.value.fix

@@ -13,7 +13,7 @@ from groundup.errors import DataError
 from groundup.text import harbor
 from groundup.text.harbor import questions as asking
 from groundup.text.harbor import world
-from groundup.text.harbor.questions import FAMILIES, FINDS, HOLDINGS, Question, Split, questions
+from groundup.text.harbor.questions import FAMILIES, FINDS, HOLDINGS, OF_FINDS, Question, Split, questions
 
 NAMES = [each.name for each in world.PEOPLE]
 LEARNT = list(questions(1, 3000, split="train"))
@@ -239,7 +239,7 @@ def test_families_take_turns_and_can_be_held_out() -> None:
 
 def test_both_sorts_of_scene_can_be_asked_for_at_once() -> None:
     kinds = {each.kind for each in questions(3, 300, families=FAMILIES)}
-    assert kinds == set(FAMILIES) == set(FINDS) | set(HOLDINGS) and not set(FINDS) & set(HOLDINGS)
+    assert kinds == set(FAMILIES) == set(OF_FINDS) | set(HOLDINGS) and not set(OF_FINDS) & set(HOLDINGS)
     talks = list(asking.conversations(3, 100, families=["who has it", "who found it"]))
     assert {each["kind"] for each in talks} == {"who has it", "who found it"}
     assert {len(each["messages"]) for each in talks if each["kind"] == "who found it"} == {2}  # no second question left

@@ -6,6 +6,7 @@ In: a flat array of ids. Out: `Batch`, the only thing a loss reads besides the m
 from groundup.batches.batch import Batch, Batches, next_token, pad
 from groundup.batches.loader import Loader, sequential
 from groundup.batches.pack import PackedDocuments
+from groundup.batches.pairs import Pairs, WholePairs
 from groundup.batches.windows import DocumentWindows, RandomWindows, Source, Windows
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "DocumentWindows",
     "Loader",
     "PackedDocuments",
+    "Pairs",
     "RandomWindows",
     "Source",
+    "WholePairs",
     "Windows",
     "next_token",
     "pad",

@@ -4,6 +4,7 @@ In: a network with adapters (model/lora.py). Out: tensors under peft's names, ad
 beside them: lora.json, and score.safetensors where a frozen score has an adapter (see adapters.py, which reads them).
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -142,9 +143,9 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _record(found: lora.Attached, head: HeadConfig | None) -> dict[str, Any]:
     """The content of lora.json."""
-    labels = None if head is None else {"labels": list(head.labels), "pooling": head.pooling, "bias": head.bias}
     config = found.config
-    return {"format": FORMAT, "targets": list(config.targets), "base_sha256": config.base_sha256, "head": labels}
+    told = None if head is None else dataclasses.asdict(head) | {"labels": list(head.labels)}
+    return {"format": FORMAT, "targets": list(config.targets), "base_sha256": config.base_sha256, "head": told}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

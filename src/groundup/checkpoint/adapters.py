@@ -47,7 +47,7 @@ from groundup.errors import CheckpointError, ModelError
 from groundup.model import lora, surgery
 from groundup.model.adapted import Adapted, Part
 from groundup.model.gpt import GPT
-from groundup.model.heads import POOLINGS, Classifier, HeadConfig
+from groundup.model.heads import POOLINGS, REWARD, Classifier, HeadConfig
 from groundup.model.lora import LoraConfig
 from groundup.text.guard import inside, optional
 
@@ -195,8 +195,10 @@ def _with_score(model: nn.Module, stored: Stored) -> nn.Module:
 
 
 def _head(stored: Stored, classes: int) -> HeadConfig:
-    """The classes by the names that lora.json gives them, else as transformers names what has no name."""
+    """The classes by the names that lora.json gives them, else as transformers names what has no name; or a reward."""
     try:
+        if stored.record is None and classes == 1:
+            return HeadConfig((REWARD,))
         if stored.record is None:
             return HeadConfig(tuple(f"LABEL_{number}" for number in range(classes)))
         head = stored.record.get("head")
@@ -204,7 +206,8 @@ def _head(stored: Stored, classes: int) -> HeadConfig:
         fits = isinstance(head.get("labels"), list) and isinstance(head.get("bias"), bool)
         if not fits or len(head["labels"]) != classes or head.get("pooling") not in POOLINGS:
             raise _damaged(stored, f"head, for the {classes} classes of the score")
-        return HeadConfig(tuple(head["labels"]), head["pooling"], head["bias"])
+        kept = {name: head[name] for name in ("kind", "mean", "spread") if name in head}  # older files have none
+        return HeadConfig(tuple(head["labels"]), head["pooling"], head["bias"], **kept)
     except ModelError as error:
         raise CheckpointError(f"{stored.folder}: {printable(error.what, 300)}", error.fix) from None
 

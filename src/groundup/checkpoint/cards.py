@@ -7,7 +7,14 @@ import re
 from typing import Any
 
 from groundup.checkpoint import classifier
-from groundup.model.heads import HeadConfig
+from groundup.model.heads import REWARD, HeadConfig
+
+USES = {
+    "text": 'groundup generate FOLDER --prompt "Once"',
+    "classes": 'groundup predict FOLDER --text "..."',
+    "reward": 'groundup score FOLDER --prompt "..." --response "..."',
+}
+ANSWERING = ("instruct", "dpo", "ppo")  # stages whose models answer
 
 
 def text(
@@ -25,7 +32,7 @@ def text(
     known = re.fullmatch(r"[a-z0-9.+-]+", licence)  # a short name, such as apache-2.0; "other" stands for a text
     library = "peft" if adapter is not None else "transformers"
     task = "text-generation" if head is None else "text-classification"
-    use = 'groundup generate FOLDER --prompt "Once"' if head is None else 'groundup predict FOLDER --text "..."'
+    use = USES["text" if head is None else head.kind]
     return f"""---
 library_name: {library}
 pipeline_tag: {task}
@@ -49,7 +56,7 @@ def _origin(config: Any, card: dict[str, Any], head: HeadConfig | None) -> str:
             f"# A {config.family} language model, imported by Groundup\n\nWhat it learnt from: ask where it came from."
         )
     sources = "\n".join(f"- {_one_line(source)}" for source in card.get("sources", [])) or "- not recorded"
-    kind = "language model" if head is None else "classifier"
+    kind = "language model" if head is None else "reward model" if head.kind == REWARD else "classifier"
     return (
         f"# A {config.family} {kind} made with Groundup\n\n{_about(card, head)}\n\nText it was trained on:\n{sources}"
     )
@@ -57,9 +64,11 @@ def _origin(config: Any, card: dict[str, Any], head: HeadConfig | None) -> str:
 
 def _about(card: dict[str, Any], head: HeadConfig | None) -> str:
     """What the model was taught."""
+    if head is not None and head.kind == REWARD:
+        return "It scores answers: the higher the better. Only differences of raw scores were learnt."
     if head is not None:
         return f"It tells {len(head.labels)} classes apart: {_one_line(', '.join(head.labels))}."
-    if card.get("stage") == "instruct":
+    if card.get("stage") in ANSWERING:
         return "It was taught to answer; its chat template says how a conversation is written."
     return "A base model: it continues text; it was not taught to chat."
 

@@ -17,6 +17,10 @@ still finds the last token, but GPT-2 counts positions from the filler on: give 
 
 What they do not have, and how it is kept: `pooling` and `head_bias` under "groundup" in config.json, the bias as
 `score.bias`. They pass over all three, so the folder must say it (`warning`).
+
+A reward model is the same with one output: `problem_type` "regression", `id2label` of one name. Every such folder is
+taken for one, TRL's among them, whatever that one is called. Their logits are the raw scores; mean and spread of the
+scores in training stand under "groundup", as `score_mean` and `score_spread`.
 """
 
 import dataclasses
@@ -32,7 +36,7 @@ from groundup.checkpoint.fields import printable
 from groundup.checkpoint.source import Weights, fill
 from groundup.errors import CheckpointError, ModelError, nearest
 from groundup.model.config import BigramConfig, ModelConfig
-from groundup.model.heads import POOLINGS, Classifier, HeadConfig
+from groundup.model.heads import POOLINGS, REWARD, Classifier, HeadConfig
 from groundup.tokens.tokenizer import Tokenizer
 
 TASK = "ForSequenceClassification"
@@ -43,6 +47,7 @@ ARCHITECTURES = {
 }
 WEIGHT, BIAS = "score.weight", "score.bias"
 PROBLEM = "single_label_classification"
+REGRESSION = "regression"  # of one output: a reward
 MOST_CLASSES = 100_000  # a file that only says a number could otherwise ask for any amount of memory
 
 
@@ -60,27 +65,36 @@ def config(model_config: ModelConfig, head: HeadConfig, **ids: Any) -> dict[str,
     document["architectures"] = [ARCHITECTURES[document["model_type"]]]
     document["id2label"] = {str(number): label for number, label in enumerate(head.labels)}
     document["label2id"] = {label: number for number, label in enumerate(head.labels)}
+    ours: dict[str, Any] = {"pooling": head.pooling, "head_bias": head.bias}
     document["problem_type"] = PROBLEM
-    document["groundup"] = document.get("groundup", {}) | {"pooling": head.pooling, "head_bias": head.bias}
+    if head.kind == REWARD:
+        document["problem_type"] = REGRESSION
+        ours |= {"score_mean": head.mean, "score_spread": head.spread}
+    document["groundup"] = document.get("groundup", {}) | ours
     return document
 
 
 def head_of(document: Mapping[str, Any]) -> HeadConfig | None:
     """The head that a config.json describes; None where it is not that of a classifier of texts.
 
-    Two unnamed classes are what transformers means where it names none. Raises CheckpointError for scores that are no
-    choice of one class (regression, rewards, several labels at once), and for labels that are malformed.
+    Two unnamed classes are what transformers means where it names none; one output is a reward. Raises CheckpointError
+    for scores that are neither (regression of several numbers, several labels at once), and for labels that are
+    malformed.
 
     >>> head_of({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}).labels
     ('LABEL_0', 'LABEL_1')
+    >>> head_of({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "num_labels": 1}).kind
+    'reward'
     >>> head_of({"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
     """
     if not _is_classifier(document):
         return None
-    problem = document.get("problem_type")
-    if problem not in (None, PROBLEM):
+    problem, labels = document.get("problem_type"), _labels(document)
+    is_reward = len(labels) == 1 and problem in (None, REGRESSION)
+    if problem not in (None, PROBLEM) and not is_reward:
         raise CheckpointError(
-            f"config.json: problem_type is {_short(problem)}", f"use a classifier that picks one class: {PROBLEM}"
+            f"config.json: problem_type is {_short(problem)}",
+            f"use a classifier that picks one class ({PROBLEM}), or a reward model: one output, {REGRESSION}",
         )
     ours = document.get("groundup") or {}
     if not isinstance(ours, Mapping):
@@ -93,7 +107,10 @@ def head_of(document: Mapping[str, Any]) -> HeadConfig | None:
     if not isinstance(bias, bool):
         raise CheckpointError(f"config.json: groundup.head_bias is {_short(bias)}", "it must be true or false")
     try:
-        return HeadConfig(_labels(document), pooling, bias)
+        if not is_reward:
+            return HeadConfig(labels, pooling, bias)
+        mean, spread = ours.get("score_mean", 0.0), ours.get("score_spread", 1.0)
+        return HeadConfig((REWARD,), pooling, bias, REWARD, mean, spread)
     except ModelError as error:
         what = printable(error.what, 300)
         raise CheckpointError(f"config.json describes no classifier we can build: {what}", error.fix) from None
@@ -191,8 +208,14 @@ def warning(head: HeadConfig, *, alone: bool = False, filled: bool = False) -> s
             "the last one that is no filler"
         )
     told = f"Opened with transformers, this classifier answers differently: {'; '.join(said)}." if said else ""
+    scale = ""
+    if (head.mean, head.spread) != (0.0, 1.0):
+        scale = (
+            f"Its logits are raw scores: in training they had mean {head.mean:.6g} and spread {head.spread:.6g}, which "
+            "groundup score takes off, and transformers does not."
+        )
     filler = "It has no token to fill short texts with: transformers takes one text at a time." if alone else ""
-    return " ".join(part for part in (told, filler) if part)
+    return " ".join(part for part in (told, scale, filler) if part)
 
 
 def padded(tokenizer: Tokenizer) -> Tokenizer:

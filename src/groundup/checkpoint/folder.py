@@ -2,8 +2,10 @@
 
 In: model, tokenizer, facts about the run. Out: config.json, model.safetensors, tokenizer.json, generation_config.json,
 card.json and README.md, hashes.json; and back. `transformers` opens the folder as it is (bigram alone is our own type).
+Of a policy with values (model/values.py) the folder is the policy's, and value.safetensors lies beside it.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,14 @@ from torch import Tensor, nn
 from groundup import model as models
 from groundup.checkpoint import adapter_layout, adapters, atomic, cards, fields, huggingface, names, opening, space
 from groundup.checkpoint import classifier as classifiers
+from groundup.checkpoint import values as valued
 from groundup.checkpoint.huggingface import CARD, WEIGHTS
 from groundup.checkpoint.source import Source, fill
 from groundup.errors import CheckpointError, TokenizerError
 from groundup.model import lora
 from groundup.model.config import BigramConfig, ModelConfig
-from groundup.model.heads import Classifier, HeadConfig
+from groundup.model.heads import REWARD, Classifier, HeadConfig
+from groundup.model.values import ActorCritic
 from groundup.tokens.tokenizer import Tokenizer
 
 STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -51,6 +55,7 @@ def save_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, *, card: di
 class Exported:
     """A network as it goes to the disk: tensors under the names of Hugging Face or peft, on the CPU.
 
+    Values of a policy are among the tensors, marked (values.py), so that whoever copies or counts these has them too.
     `head` of a classifier; `adapter`, the content of adapter_config.json, where only adapters are kept and the rest of
     the network stays where it is.
     """
@@ -63,6 +68,9 @@ class Exported:
 
 def exported(model: nn.Module) -> Exported:
     """What is written of a network; tensors that need no change are not copied."""
+    if isinstance(model, ActorCritic):
+        policy = exported(model.policy)
+        return dataclasses.replace(policy, tensors=policy.tensors | valued.tensors(model))
     config = models.config_of(model)
     head = model.head_config if isinstance(model, Classifier) else None
     if lora.config_of(model) is not None:
@@ -77,8 +85,14 @@ def exported(model: nn.Module) -> Exported:
 def restore(model: nn.Module, folder: Path) -> None:
     """Put the weights of a folder, which `exported` made of such a network, back into it.
 
-    Raises CheckpointError where they are those of another.
+    Raises CheckpointError where they are those of another, and for a policy with values where these are missing;
+    nothing has changed then.
     """
+    if isinstance(model, ActorCritic):
+        value = valued.read(folder, model)
+        restore(model.policy, folder)
+        model.value.load_state_dict(value)
+        return
     if lora.config_of(model) is not None:
         adapters.restore(model, folder)
         return
@@ -94,17 +108,20 @@ def write_model(folder: Path, model: Exported, tokenizer: Tokenizer, *, card: di
     _write_words(folder, model, tokenizer, card)
     if model.head is None:
         _write_json(folder / "generation_config.json", _generation(tokenizer))
+    tensors, value = valued.parted(model.tensors)
+    if value:
+        write_tensors(folder / valued.NAME, value)
     if model.adapter is not None:
-        adapter_layout.write(folder, model.tensors, model.adapter)
+        adapter_layout.write(folder, tensors, model.adapter)
         return
     ids = {"bos": tokenizer.bos, "eos": tokenizer.end_of_text, "pad": tokenizer.pad}
-    dtype = STORED[next(iter(model.tensors.values())).dtype]
+    dtype = STORED[next(iter(tensors.values())).dtype]
     if model.head is None:
         _write_json(folder / "config.json", fields.hf_config(model.config, **ids, dtype=dtype))
     else:
         assert isinstance(model.config, ModelConfig), "only a network of blocks is judged by"
         _write_json(folder / "config.json", classifiers.config(model.config, model.head, **ids, dtype=dtype))
-    write_tensors(folder / WEIGHTS, model.tensors, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
 
 
 def _write_words(folder: Path, model: Exported, tokenizer: Tokenizer, card: dict[str, Any]) -> None:
@@ -208,6 +225,8 @@ def _network(
 def _check_use(path: str | Path, model: nn.Module, classifier: bool | None) -> None:
     """Refuse a classifier where a model that continues text is wanted, and the other way round."""
     if isinstance(model, Classifier) and classifier is False:
+        if model.head_config.kind == REWARD:
+            raise CheckpointError(f"{path} is a reward model, it continues no text", "use it with groundup score")
         labels = ", ".join(model.head_config.labels[:6])
         raise CheckpointError(
             f"{path} is a classifier ({labels}), it continues no text", "use it with groundup predict"

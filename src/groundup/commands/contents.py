@@ -12,6 +12,7 @@ from groundup.checkpoint import adapters, atomic, classifier, fields, huggingfac
 from groundup.errors import CheckpointError, DataError, TokenizerError
 from groundup.journal import Journal
 from groundup.model.config import BigramConfig, ModelConfig, count_parameters
+from groundup.model.heads import REWARD
 from groundup.settings import read_toml
 from groundup.tokens import prepare
 from groundup.tokens.tokenizer import Tokenizer
@@ -98,6 +99,9 @@ def describe_model(path: Path) -> Facts:
     if head is not None:
         facts["holds"] = "a classifier"
         facts["head"] = {"classes": list(head.labels), "pooling": head.pooling, "bias": head.bias}
+    if head is not None and head.kind == REWARD:
+        facts["holds"] = "a reward model"
+        facts["head"] = {"pooling": head.pooling, "bias": head.bias, "mean": head.mean, "spread": head.spread}
     return facts | _beside(path)
 
 

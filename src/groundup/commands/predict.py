@@ -24,10 +24,10 @@ from groundup.batches import sequential
 from groundup.batches.labelled import LabelledRows, Reading
 from groundup.checkpoint import folder
 from groundup.checkpoint.folder import Loaded
-from groundup.errors import DataError, SettingsError, nearest
+from groundup.errors import CheckpointError, DataError, SettingsError, nearest
 from groundup.evaluate.classes import Marks, Tally, predictions
 from groundup.machine import Machine
-from groundup.model.heads import Classifier
+from groundup.model.heads import REWARD, Classifier
 from groundup.settings import Predict
 from groundup.text import files, labelled
 from groundup.text.labelled import Labelled
@@ -84,6 +84,7 @@ def run(settings: Predict, *, emit: Emit | None = None) -> Result:
     machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
     # weights in fp32 whatever is stored: the machine's autocast decides what the products are computed in
     loaded = folder.load(chosen(settings.model), dtype=torch.float32, device=machine.device, classifier=True)
+    _check_kind(settings, loaded)
     judge = _Judge(loaded, machine)
     _check_pairs(settings, loaded)
     began, counts, kept = time.perf_counter(), Counter[str](), list[Prediction]()
@@ -148,6 +149,16 @@ class _Judge:
             raise DataError(f"{row.where} has the label '{row.label}', which this classifier was not taught",
                             nearest(row.label, self.labels))  # fmt: skip
         return self.known[row.label]
+
+
+def _check_kind(settings: Predict, loaded: Loaded) -> None:
+    """A reward model has no classes to choose from: softmax of its one output would call everything certain."""
+    assert isinstance(loaded.model, Classifier)
+    if loaded.model.head_config.kind == REWARD:
+        raise CheckpointError(
+            f"{settings.model} is a reward model: it scores answers, and tells no classes apart",
+            f'use it with groundup score: groundup score {settings.model} --prompt "..." --response "..."',
+        )
 
 
 def _check_pairs(settings: Predict, loaded: Loaded) -> None:

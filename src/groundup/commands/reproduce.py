@@ -26,7 +26,6 @@ UNCHECKED = {  # verdicts of figures that were not computed, and what would chan
     "needs-weights": "OpenAI's GPT-2: `groundup lesson openai_weights` says how to get it",
     "needs-gpu": "run it where torch finds a GPU",
     "needs-judge": "a language model that scores answers",
-    "not-yet": "preferences are still to come",
     "not-checkable": "the document leaves out what it was made with",
 }
 MEANS = UNCHECKED | {

@@ -7,6 +7,7 @@ stage first sets validation and test rows aside; here all rows of the data take 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from groundup.batches.rows import PackedRows
 from groundup.batches.windows import Numbers
 from groundup.checkpoint import opening
 from groundup.commands import show_batch_page as page
-from groundup.commands.show_batch_page import Part, Shown, Token, columns, legend
-from groundup.commands.tokenizer import choose, visible
+from groundup.commands import show_batch_pairs as sides
+from groundup.commands.show_batch_page import Part, Shown, Token, columns, legend, letters, spelled
+from groundup.commands.tokenizer import choose
 from groundup.errors import SettingsError
 from groundup.generate.chat import teach
 from groundup.settings import ShowBatch
@@ -47,9 +49,10 @@ TYPES = {  # two colours in turn, so that tokens of one kind can be told apart
 class Result:
     """The rows shown, and what is true of all rows of the data.
 
-    `rows`: those to learn from; `learnt_share`: learnt of all tokens that could be (None for classify, which learns no
-    token); `cut`, `lost`: rows cut inside an answer and tokens lost by that, for classify texts cut; `dropped`: rows
-    left out, by reason; `filler`: share of the places of the shown batches that hold nothing.
+    `rows`: those to learn from, for reward and dpo pairs of rows; `learnt_share`: learnt of all tokens that could be
+    (None for classify and reward, which learn no token); `cut`, `lost`: rows cut inside an answer and tokens lost by
+    that, for classify texts cut; `dropped`: rows left out, by reason; `filler`: share of the places of the shown
+    batches that hold nothing; `pairs`: what is true of pairs alone.
     """
 
     stage: str
@@ -66,6 +69,7 @@ class Result:
     filler: float
     shown: list[Shown]
     html: Path | None
+    pairs: sides.Facts | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class _View:
     lost: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     remark: str = ""
+    seen: Callable[[Batch, int, int], Shown] | None = None  # a sample of a batch, where it is not a row of its own
+    pairs: sides.Facts | None = None
 
 
 def run(settings: ShowBatch) -> Result:
@@ -98,7 +104,7 @@ def run(settings: ShowBatch) -> Result:
     if settings.html is not None:
         page.check(settings.html)
     tokenizer, context = _opened(settings)
-    views = {"pretrain": _pretrain, "instruct": _instruct, "classify": _classify}
+    views = {"pretrain": _pretrain, "instruct": _instruct, "classify": _classify, "reward": _pairs, "dpo": _pairs}
     view = views[settings.stage](settings, tokenizer, context)
     shown, filler = _drawn(view, settings)
     result = Result(
@@ -116,6 +122,7 @@ def run(settings: ShowBatch) -> Result:
         filler=filler,
         shown=shown,
         html=settings.html,
+        pairs=view.pairs,
     )
     if settings.html is not None:
         page.write(settings.html, settings.stage, words(result), shown)
@@ -139,7 +146,7 @@ def _opened(settings: ShowBatch) -> tuple[Tokenizer, int]:
     return tokenizer, settings.context or min(own, LONGEST)
 
 
-# the three stages
+# the stages
 
 
 def _pretrain(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
@@ -193,6 +200,27 @@ def _classify(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
     return _View(rows, tokenizer, rows.lengths, lambda index: [wheres[index]], learnt_share=None, cut=cut)
 
 
+def _pairs(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> _View:
+    """Pairs of answers through the template, as groundup reward and groundup dpo make them."""
+    made = sides.prepare(settings, tokenizer, context)
+    found = made.found
+    return _View(
+        made.source,
+        made.tokenizer,
+        made.source.lengths,
+        lambda index: [made.wheres[index]],
+        template=made.style,
+        rows=len(found.rows),
+        learnt_share=found.learnt_share if settings.stage == "dpo" else None,
+        cut=found.cut,
+        lost=found.lost,
+        dropped=found.dropped,
+        remark=found.remark if settings.stage == "dpo" else "",
+        seen=partial(sides.seen, made=made),
+        pairs=made.facts,
+    )
+
+
 # looking into batches
 
 
@@ -213,13 +241,15 @@ def _drawn(view: _View, settings: ShowBatch) -> tuple[list[Shown], float]:
 
 def _seen(view: _View, batch: Batch, place: int, index: int) -> Shown:
     """One row of a batch, part by part."""
+    if view.seen is not None:
+        return view.seen(batch, place, index)
     fields = {name: values[place].numpy() for name, values in batch.fields.items()}
     tokens = batch.tokens[place].numpy()
     wheres = [*view.places(index)]
     if "labels" in fields:
         size = int(fields["lengths"])
-        marks = [*_marks(view.tokenizer, tokens[: size - 1], np.zeros(size - 1)), "R"]
-        return Shown([Part(wheres[0], _tokens(view.tokenizer, tokens[:size], marks))], len(tokens) - size)
+        marks = [*letters(view.tokenizer, tokens[: size - 1], np.zeros(size - 1)), "R"]
+        return Shown([Part(wheres[0], spelled(view.tokenizer, tokens[:size], marks))], len(tokens) - size)
     weight = fields.get("weight", np.ones(len(tokens)))
     numbers = fields.get("documents", np.zeros(len(tokens), dtype=np.int64))
     held = _held(fields, view, index, len(tokens))
@@ -227,9 +257,9 @@ def _seen(view: _View, batch: Batch, place: int, index: int) -> Shown:
     for number in dict.fromkeys(numbers[held].tolist()):
         here = held & (numbers == number)
         ids = np.concatenate((tokens[here][:1], fields["targets"][here]))
-        marks = _marks(view.tokenizer, ids, np.concatenate(([0], weight[here])))
+        marks = letters(view.tokenizer, ids, np.concatenate(([0], weight[here])))
         where = wheres[len(parts)] if len(parts) < len(wheres) else f"document {len(parts) + 1}"
-        parts.append(Part(where, _tokens(view.tokenizer, ids, marks)))
+        parts.append(Part(where, spelled(view.tokenizer, ids, marks)))
     return Shown(parts, int((~held).sum()))
 
 
@@ -243,34 +273,22 @@ def _held(fields: dict[str, np.ndarray], view: _View, index: int, width: int) ->
     return ~last if not weight[last].any() else np.ones(width, dtype=bool)
 
 
-def _marks(tokenizer: Tokenizer, ids: np.ndarray, weight: np.ndarray) -> list[str]:
-    """The letter of each id: see MARKS."""
-    special = set(tokenizer.special.values())
-    return [
-        ("S" if counts else "s") if id in special else ("L" if counts else ".")
-        for id, counts in zip(ids.tolist(), (weight > 0).tolist(), strict=True)
-    ]
-
-
-def _tokens(tokenizer: Tokenizer, ids: np.ndarray, marks: Sequence[str]) -> list[Token]:
-    pieces = tokenizer.pieces(ids)
-    return [Token(id, visible(piece), mark) for id, piece, mark in zip(ids.tolist(), pieces, marks, strict=True)]
-
-
 # showing
 
 
 def words(result: Result) -> list[str]:
     """What is true of all rows, line by line."""
     share = "" if result.learnt_share is None else f", {100 * result.learnt_share:.1f} % of their tokens learnt"
-    lines = [f"{result.rows:,} rows of at most {result.context:,} tokens{share}"]
+    rows = "pairs of rows" if result.pairs else "rows"
+    lines = [f"{result.rows:,} {rows} of at most {result.context:,} tokens{share}"]
     if result.template:
         lines.append(f"template: {result.template}")
     if result.cut:
-        what = f"inside an answer, {result.lost:,} tokens lost" if result.stage == "instruct" else "to the context"
+        what = f"inside an answer, {result.lost:,} tokens lost" if result.stage != "classify" else "to the context"
         lines.append(f"{result.cut:,} cut {what}")
     lines += [f"{count:,} left out: {reason}" for reason, count in result.dropped.items()]
     lines += [result.remark] if result.remark else []
+    lines += result.pairs.words() if result.pairs else []
     return [*lines, f"{result.batching}: {100 * result.filler:.1f} % of the places of these batches are filler"]
 
 

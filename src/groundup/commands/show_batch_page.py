@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
 from rich.cells import cell_len
 
 from groundup.checkpoint import atomic
+from groundup.commands.tokenizer import visible
 from groundup.errors import SettingsError
+from groundup.tokens import Tokenizer
 
 MARKS = {
     "L": "learnt",
@@ -22,7 +25,11 @@ MARKS = {
     "R": "its state is judged",
     "_": "filler",
 }
-MEANT = {"classify": ".sR_", "instruct": "LS.s_", "pretrain": "LS.s_"}  # the letters that a stage can have
+MEANT = {  # the letters that a stage can have
+    **dict.fromkeys(("instruct", "pretrain", "dpo"), "LS.s_"),
+    **dict.fromkeys(("classify", "reward"), ".sR_"),
+}
+BESIDE = ("dpo", "reward")  # stages whose rows are pairs
 WIDTH = 100  # columns of a line of text
 MARK = "<!-- groundup show-batch -->"
 BEGINNING = f"<!doctype html>{MARK}\n"
@@ -43,6 +50,7 @@ padding:.2rem .8rem;overflow-wrap:anywhere}
 .o{color:var(--soft)}.s{color:var(--s);font-weight:600}.R{background:var(--R);color:#fff;font-weight:600}
 .f{color:var(--soft);font-style:italic}
 .legend span{margin-right:1.2rem;padding:.1em .4em}
+.sides{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:0 1.2rem}
 """
 
 
@@ -69,6 +77,21 @@ class Shown:
 
     parts: list[Part]
     filler: int
+
+
+def letters(tokenizer: Tokenizer, ids: np.ndarray, weight: np.ndarray) -> list[str]:
+    """The letter of each id: see MARKS."""
+    special = set(tokenizer.special.values())
+    return [
+        ("S" if counts else "s") if id in special else ("L" if counts else ".")
+        for id, counts in zip(ids.tolist(), (weight > 0).tolist(), strict=True)
+    ]
+
+
+def spelled(tokenizer: Tokenizer, ids: np.ndarray, marks: Sequence[str]) -> list[Token]:
+    """The tokens of these ids with these letters."""
+    pieces = tokenizer.pieces(ids)
+    return [Token(id, visible(piece), mark) for id, piece, mark in zip(ids.tolist(), pieces, marks, strict=True)]
 
 
 def columns(tokens: Sequence[Token], width: int = WIDTH) -> list[str]:
@@ -138,15 +161,22 @@ def _page(stage: str, words: Sequence[str], shown: Sequence[Shown]) -> str:
     title = f"groundup show-batch {stage}"
     facts = "".join(f"<p>{escape(line)}</p>" for line in words)
     keys = "".join(f'<span class="{_class(mark)}">{escape(what)}</span>' for mark, what in legend(stage).items())
-    rows = "".join(
-        _part(number, part) for number, row in enumerate(shown, 1) for part in [*row.parts, *_filler(row.filler)]
-    )
+    beside = stage in BESIDE
+    rows = "".join(_row(number, row, beside=beside) for number, row in enumerate(shown, 1))
     return (
         f'{BEGINNING}<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{facts}"
         f'<p class="legend">{keys}</p>{rows}</body></html>\n'
     )
+
+
+def _row(number: int, row: Shown, *, beside: bool) -> str:
+    """All parts of a row, and what is filler; the two answers of a pair stand side by side where there is room."""
+    parts = [_part(number, part) for part in row.parts]
+    if beside:
+        parts = ['<section class="sides">', *(f"<section>{part}</section>" for part in parts), "</section>"]
+    return "".join([*parts, *(_part(number, part) for part in _filler(row.filler))])
 
 
 def _part(number: int, part: Part) -> str:

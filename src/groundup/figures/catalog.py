@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from groundup.errors import DataError, nearest
 
-Status = Literal["holds", "stale", "slip", "needs-weights", "needs-gpu", "needs-judge", "not-yet", "not-checkable"]
+Status = Literal["holds", "stale", "slip", "needs-weights", "needs-gpu", "needs-judge", "not-checkable"]
 Match = Literal["full", "prefix"]
 
 

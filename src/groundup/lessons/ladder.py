@@ -47,6 +47,7 @@ LADDER: list[Rung] = [
     *_part("book", "feed_forward shortcuts transformer_block gpt greedy_text loss"),
     *_part("book", "gradients training temperature checkpoints openai_weights", training=10),
     *_part("book", "spam instructions low_rank"),
+    *_part("notes", "preferences reward_model policy_gradient dpo feedback"),
     *_part("appendix", "schedules full_loop", full_loop=15),
     *_part("appendix", "tensors autograd first_network data_loaders devices processes"),
     *_part(

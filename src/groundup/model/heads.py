@@ -2,7 +2,7 @@
 
 In: a language model, whose blocks read the text, and the names of the classes. Out: `Classifier`: the same network with
 a small matrix, `score`, in the place of its head. What would predict the next token, V numbers for every place, is
-never computed.
+never computed. A reward model is one with a single output: a score (B, 1), the higher the better.
 
 Shapes: B batch, T time, D width, C classes.
 """
@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from groundup.model.gpt import GPT
 
 Pooling = Literal["last", "first", "mean"]
 POOLINGS = ("last", "first", "mean")
+Kind = Literal["classes", "reward"]
+KINDS = ("classes", "reward")
+REWARD: Final = "reward"  # the name of the one output of a reward model
 
 
 @dataclass(frozen=True)
@@ -32,19 +35,53 @@ class HeadConfig:
         reads; "first" is for trunks whose first token has (here it has read nothing but itself: for comparison); "mean"
         is the mean over the real tokens.
     bias: whether the score has one. `transformers` has none and ignores it (checkpoint/classifier.py).
+    kind: "classes", of which a text has one; or "reward", one output of the name "reward": a score without bounds. A
+        head with that one output is a reward, whatever else is said: not every file has a word for it.
+    mean, spread: of a reward, the mean and standard deviation of its scores on the answers that it was taught with;
+        0 and 1 where nobody measured them. Only differences of scores are learnt, so where they lie and how far apart
+        is chance: `normalised` takes both off.
 
-    Raises ModelError for fewer than two classes, names that repeat or are empty, and an unknown pooling.
+    Raises ModelError for fewer than two classes, names that repeat or are empty, an unknown pooling or kind, a reward
+    of another name, a mean or spread that is no finite number, and a spread that is not above 0.
 
     >>> HeadConfig(("ham", "spam")).pooling
     'last'
+    >>> HeadConfig(("reward",), kind="reward").spread
+    1.0
     """
 
     labels: tuple[str, ...]
     pooling: Pooling = "last"
     bias: bool = False
+    kind: Kind = "classes"
+    mean: float = 0.0
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         _known("pooling", self.pooling, POOLINGS)
+        _known("kind", self.kind, KINDS)
+        if self.kind == REWARD or self.labels == (REWARD,):
+            object.__setattr__(self, "kind", REWARD)  # a frozen record, which is still being made
+            self._check_reward()
+        else:
+            self._check_classes()
+
+    def _check_reward(self) -> None:
+        if self.labels != (REWARD,):
+            raise ModelError(
+                f"the outputs of a reward model are {list(self.labels)}", f"it has one, and its name is {REWARD!r}"
+            )
+        if not _finite(self.mean) or not _finite(self.spread) or not self.spread > 0:
+            raise ModelError(
+                f"the scores of the reward model have mean {self.mean!r} and spread {self.spread!r}",
+                "give two numbers, the spread above 0; 0 and 1 change nothing",
+            )
+
+    def _check_classes(self) -> None:
+        if (self.mean, self.spread) != (0.0, 1.0):
+            raise ModelError(
+                f"classes were given mean {self.mean!r} and spread {self.spread!r}", "only scores of a reward have them"
+            )
         if len(self.labels) < 2:
             raise ModelError(f"the classes are {list(self.labels)}", "a classifier needs two or more to choose from")
         seen: set[str] = set()
@@ -128,6 +165,18 @@ class Classifier(nn.Module):
         self.trunk.recompute = value
 
 
+def normalised(scores: Tensor, head: HeadConfig) -> Tensor:
+    """Scores of a reward model in units that any other's have too: on what it was taught with, mean 0 and deviation 1.
+
+    Scores of two reward models can so be added, and the weight of a reward beside a penalty keeps its meaning. Order
+    and the probability that one answer beats another belong to the raw scores.
+
+    >>> normalised(torch.tensor([3.0, 7.0]), HeadConfig(("reward",), kind="reward", mean=3.0, spread=2.0)).tolist()
+    [0.0, 2.0]
+    """
+    return (scores - head.mean) / head.spread
+
+
 def pooled(states: Tensor, lengths: Tensor | None, pooling: str) -> Tensor:
     """The one state (B, D) of each text that is judged, of states (B, T, D); a mean is taken in fp32.
 
@@ -181,6 +230,11 @@ def _check(lengths: Tensor, tokens: Tensor) -> None:
             f"a length is {low if low < 1 else high}, the rows have {tokens.shape[1]} places",
             "a row has at least one real token and at most all: leave out empty texts",
         )
+
+
+def _finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < 1e30  # also False of NaN, and of more digits than a float has
 
 
 def _known(name: str, value: str, choices: Collection[str]) -> None:

@@ -7,6 +7,7 @@ In: run folders. Out: `write` puts `report.html` into a folder, `compare` lays s
 from groundup.report.figures import Figures, figures
 from groundup.report.page import compare, write
 from groundup.report.read import Run, load
-from groundup.report.remarks import Remark, remarks
+from groundup.report.remark import Remark
+from groundup.report.remarks import remarks
 
 __all__ = ["Figures", "Remark", "Run", "compare", "figures", "load", "remarks", "write"]

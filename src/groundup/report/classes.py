@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from groundup.report import parts
+from groundup.report import pairs, parts
 from groundup.report.chart import Chart, Line, draw
-from groundup.report.figures import best_evaluation
 from groundup.report.read import Run, number
+from groundup.report.reliability import bins, reliability
 
 MOST = 20  # classes of a matrix that can be read; of more, the pairs most often mixed up are listed
 PAIRS = 15
-SIDE = 1000  # units of a drawing's square
-TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Test:
 
 def section(run: Run) -> str:
     """The part of the page that tells of classes, or nothing."""
+    if run.command in pairs.COMMANDS:  # their accuracy is that of an order
+        return ""
     curve, test = accuracy(run), read(run.test)
     if not curve and test is None:
         return ""
@@ -47,7 +47,7 @@ def section(run: Run) -> str:
     told = ""
     if test is not None:
         figures.append(calibration(test))
-        told = f"{_summary(test)}{_earlier(run)}{confusion(test)}{_errors(test)}"
+        told = f"{_summary(test)}{parts.earlier(run)}{confusion(test)}{_errors(test)}"
     side = "".join(f"<div>{figure}</div>" for figure in figures if figure)
     return f'<h2>Classes</h2><div class="side">{side}</div>{told}'
 
@@ -64,15 +64,11 @@ def read(found: Mapping[str, Any]) -> Test | None:
         return None
     if not counts.sum() > 0 or (counts < 0).any():
         return None
-    cells = found.get("bins")
-    named = ("low", "high", "rows", "confidence", "accuracy")
-    bins = _matrix([[cell.get(name) for name in named] for cell in cells if isinstance(cell, dict)]
-                   if isinstance(cells, list) else [])  # fmt: skip
     baselines, worst = found.get("baselines"), found.get("worst")
     return Test(
         labels=tuple(str(label) for label in labels),
         confusion=counts,
-        bins=bins if bins.ndim == 2 and bins.shape[1] == len(named) else np.zeros((0, len(named))),
+        bins=bins(found.get("bins")),
         accuracy=float(np.trace(counts) / counts.sum()),
         ece=number(found.get("ece")),
         baselines={str(k): number(v) for k, v in baselines.items()} if isinstance(baselines, dict) else {},
@@ -105,15 +101,6 @@ def _summary(test: Test) -> str:
     beside = [f"{name} {100 * value:.2f} %" for name, value in test.baselines.items() if np.isfinite(value)]
     words = f"{100 * test.accuracy:.2f} % of {total:,} test rows are right"
     return f'<p class="under">{escape("; ".join([words, *beside]))}. The test rows were read once, after training.</p>'
-
-
-def _earlier(run: Run) -> str:
-    """A run that went on has other weights in best/ than those whose test is shown."""
-    best, tested = best_evaluation(run), number(run.test.get("step"))
-    now = 0 if best is None else int(run.evaluations.step[best])
-    if not now or not np.isfinite(tested) or now == tested or run.test.get("model") != "best":
-        return ""
-    return f'<p class="under">These are figures of the weights of step {tested:,.0f}; best/ is now of step {now:,}.</p>'
 
 
 def confusion(test: Test) -> str:
@@ -157,34 +144,7 @@ def _pairs(test: Test) -> str:
 
 def calibration(test: Test) -> str:
     """Of the rows that were given a probability, how many are right: bars on the line mean that it can be believed."""
-    bins = test.bins[test.bins[:, 2] > 0] if len(test.bins) else test.bins
-    if not len(bins):
-        return ""
-    most, drawn = bins[:, 2].max(), []
-    for low, high, rows, _, right in bins:
-        # bins that hold few rows say little: they are drawn paler
-        strength = 0.3 + 0.6 * rows / most
-        drawn.append(f'<path d="{_box(low, high, right)}" style="fill:var(--c0);fill-opacity:{strength:.2f};'
-                     f'stroke:var(--c0)"/>')  # fmt: skip
-    drawn.append(f'<path class="mark" d="M0 {SIDE}L{SIDE} 0"/>')
-    grid = [f'<path class="grid" d="M0 {SIDE - at * SIDE:.0f}H{SIDE}"/>' for at in TICKS]
-    ticks = [f'<span class="tick {axis}" style="{side}:{at * 100:.0f}%" aria-hidden="true">{at:g}</span>'
-             for axis, side in (("x", "left"), ("y", "bottom")) for at in TICKS]  # fmt: skip
-    error = f", mean gap {test.ece:.3f}" if np.isfinite(test.ece) else ""
-    said = [f"given {confidence:.2f}, right {right:.2f} ({int(rows):,} rows)" for _, _, rows, confidence, right in bins]
-    return (
-        f'<figure class="chart"><figcaption>Calibration{error}</figcaption>'
-        f'<div class="plot" role="img" aria-label="{escape("Calibration: " + "; ".join(said))}">'
-        f'<svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" aria-hidden="true">{"".join(grid + drawn)}</svg>'
-        f'{"".join(ticks)}<span class="words" style="left:.3em;top:.2em">share that is right; on the dashed line the '
-        'model knows how sure to be</span></div><p class="across">probability of the chosen class</p></figure>'
-    )
-
-
-def _box(low: float, high: float, height: float) -> str:
-    """The outline of a bar between two places of the x axis, all from 0 to 1."""
-    left, right, top = (np.clip(value, 0, 1) * SIDE for value in (low, high, height))
-    return f"M{left:.1f} {SIDE}V{SIDE - top:.1f}H{right:.1f}V{SIDE}Z"
+    return reliability(test.bins, test.ece, of="probability of the chosen class")
 
 
 def _errors(test: Test) -> str:

@@ -90,3 +90,15 @@ def value_at(steps: np.ndarray, values: np.ndarray, step: float) -> float:
     3.0
     """
     return float(np.interp(step, steps, values)) if len(steps) else float("nan")
+
+
+def ends(values: np.ndarray) -> tuple[float, float] | None:
+    """The mean of the first tenth of the values (n,), and of the last; None where there are fewer than two.
+
+    >>> ends(np.array([1.0, 2.0, 5.0])), ends(np.array([1.0]))
+    ((1.0, 5.0), None)
+    """
+    if len(values) < 2:
+        return None
+    part = max(1, len(values) // 10)
+    return float(values[:part].mean()), float(values[-part:].mean())

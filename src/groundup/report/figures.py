@@ -3,20 +3,30 @@
 In: `Run`. Out: `Figures`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from groundup.report.curves import smooth
 from groundup.report.read import Run, number
 
+ORDER = {"accuracy": "pairs in the right order", "margin": "margin"}
+MARKS: dict[str, dict[str, str]] = {
+    "reward": ORDER,
+    "dpo": ORDER | {"drift": "drift, nats per answer"},
+    "ppo": {"reward": "reward", "right": "exactly right", "kl": "nats from the reference", "length": "tokens"},
+}
+
 
 @dataclass(frozen=True)
 class Figures:
-    """Losses in nats per token, perplexity and bits per byte at the best evaluation; None where nothing was measured.
+    """Losses in nats per token or pair, perplexity and bits per byte at the best evaluation; None: not measured.
 
-    `train_loss` is the mean over the last thirtieth of the records: a single batch says little.
+    `train_loss` is the mean over the last thirtieth of the records: a single batch says little. `marks`: what else the
+    best evaluation of a stage of preferences measured, in words; a run that learns from rewards has no losses.
     """
 
     run: Path
@@ -35,6 +45,7 @@ class Figures:
     seconds: float | None
     tokens_per_second: float | None
     skipped: int
+    marks: dict[str, float] = field(default_factory=dict)
 
 
 def figures(run: Run) -> Figures:
@@ -45,11 +56,11 @@ def figures(run: Run) -> Figures:
     >>> found.best_loss, found.best_step, found.validation_loss
     (2.5, 5, 2.75)
     """
-    _, losses = run.train.whole()
+    aimed = run.command == "ppo"  # its losses are no measure of anything
+    losses, evaluated = (table.whole()[1][: 0 if aimed else None] for table in (run.train, run.evaluations))
     tokens, seconds = _last(run, "tokens"), _last(run, "seconds")
     best = best_evaluation(run)
     record = run.evaluations.records[best] if best is not None else {}
-    _, evaluated = run.evaluations.whole()
     return Figures(
         run=run.folder,
         model=model_name(run),
@@ -60,14 +71,25 @@ def figures(run: Run) -> Figures:
         epochs=tokens / run.epoch if tokens is not None and run.epoch else None,
         train_loss=float(losses[-max(1, len(losses) // 30) :].mean()) if len(losses) else None,
         validation_loss=float(evaluated[-1]) if len(evaluated) else None,
-        best_loss=_known(record.get("loss")),
+        best_loss=None if aimed else _known(record.get("loss")),
         best_step=record.get("step"),
         perplexity=_known(record.get("perplexity")),
         bits_per_byte=_known(record.get("bits_per_byte")),
         seconds=seconds,
         tokens_per_second=tokens / seconds if tokens and seconds else None,
         skipped=len(run.skipped),
+        marks=_marks(run.command, record),
     )
+
+
+def _marks(command: str, record: Mapping[str, Any]) -> dict[str, float]:
+    """What an evaluation measured beside the loss, under names for a table.
+
+    >>> _marks("dpo", {"loss": 0.6, "accuracy": 0.75, "margin": None})
+    {'pairs in the right order': 0.75}
+    """
+    found = {words: number(record.get(name)) for name, words in MARKS.get(command, {}).items()}
+    return {words: value for words, value in found.items() if np.isfinite(value)}
 
 
 def best_evaluation(run: Run) -> int | None:

@@ -14,16 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import DataError
-from groundup.report import classes, panels, parts
+from groundup.report import classes, pairs, panels, parts
 from groundup.report.figures import Figures, figures
 from groundup.report.look import SCRIPT, STYLE
 from groundup.report.parts import text
 from groundup.report.read import Run, load
-from groundup.report.remarks import Remark, remarks
+from groundup.report.remark import Remark
+from groundup.report.remarks import remarks
 from groundup.report.verbatim import Copied, copied
 
 NAME = "report.html"
 MARK = "<!-- groundup report -->"  # in the first line: only such a file is ever written over
+# what else must be the same for the marks of two runs to mean the same: whose rows are held out, what they are asked
+HELD_OUT = ("data", "test", "seed", "protocol")
+OWN: dict[str, tuple[str, ...]] = {
+    "reward": (*HELD_OUT, "margins"),
+    "dpo": (*HELD_OUT, "loss", "beta", "average"),
+    "ppo": (*HELD_OUT, "reward", "response_tokens"),
+}
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
@@ -64,6 +72,7 @@ def single(run: Run, found: Sequence[Remark], copied: Copied | None = None) -> s
         f"<h2>What it means</h2>{parts.remark_list(found)}",
         _curves([run], [run.name]),
         classes.section(run),
+        pairs.section(run),
         parts.evaluations(run),
         parts.events(run),
         parts.samples(run, quotes),
@@ -187,7 +196,8 @@ def comparable(runs: Sequence[Run]) -> bool:
     """
 
     def measured(run: Run) -> tuple[object, ...]:
-        kept = [str(run.settings.get(name)) for name in ("validation", "split", "eval_tokens", "context", "tokenizer")]
+        names = ("validation", "split", "eval_tokens", "context", "tokenizer", *OWN.get(run.command, ()))
+        kept = [run.command if run.command in OWN else "", *(str(run.settings.get(name)) for name in names)]
         return run.vocabulary, run.valid_tokens, [source.get("sha256") for source in run.sources], kept
 
     return all(measured(run) == measured(runs[0]) for run in runs)
@@ -198,11 +208,12 @@ def _figure_table(names: Sequence[str], known: Sequence[Figures], *, fair: bool)
     lowest = min((one.best_loss for one in known if one.best_loss is not None), default=None)
     best = [fair and lowest is not None and one.best_loss == lowest for one in known]
     head = [f"{name} \u2605" if star else name for name, star in zip(names, best, strict=True)]
-    rows = [[text(row), *(text(one[row]) for one in words)] for row in words[0]]
+    named = dict.fromkeys(name for one in words for name in one)  # stages measure different things
+    rows = [[text(row), *(text(one.get(row)) for one in words)] for row in named]
     note = "\u2605 lowest validation loss" if any(best) else ""
     if not fair:
         note = (
-            "These runs were not measured on the same tokens (text, tokenizer, context or validation part differ): "
+            "These runs were not measured alike (text, tokenizer, context, validation part or aim differ): "
             "their losses cannot be set against each other. Bits per byte can, where the validation text is the same."
         )
     return f'{parts.table(["", *head], rows)}<p class="under">{note}</p>'

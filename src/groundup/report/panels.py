@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from groundup.report import measures
 from groundup.report.chart import Chart, Line, draw
 from groundup.report.curves import AXES, along, smooth, thin, throughput
 from groundup.report.figures import best_evaluation
 from groundup.report.read import Run
 
-COLOURS = 7
+COLOURS = measures.COLOURS
+PAIRS = ("reward", "dpo")
+UNITS = {"classify": "text"} | dict.fromkeys(PAIRS, "pair")
 Points = tuple[np.ndarray, np.ndarray]  # steps (n,), values (n,)
 
 
@@ -31,19 +34,28 @@ def axes(runs: Sequence[Run]) -> list[str]:
 
 
 def charts(runs: Sequence[Run], labels: Sequence[str]) -> str:
-    """Loss, learning rate, gradient norm, speed and memory, as often as there are axes; the page shows one of them."""
+    """Loss, what the stages measure beside it, learning rate, gradient norm, speed and memory, for every axis there is.
+
+    The page shows one axis at a time.
+    """
     grids = []
     for axis in axes(runs):
-        drawn = [loss(runs, labels, axis), *(panel(runs, labels, axis, name) for name in PANELS)]
+        drawn = [loss(runs, labels, axis), *measures.charts(runs, labels, axis)]
+        drawn += [panel(runs, labels, axis, name) for name in PANELS]
         if any(drawn):
             grids.append(f'<div class="charts {axis}">{"".join(drawn)}</div>')
     return "".join(grids)
 
 
 def loss(runs: Sequence[Run], labels: Sequence[str], axis: str) -> str:
-    """Training loss, raw and smoothed, and validation loss; of several runs only the smoothed and the validation."""
+    """Training loss, raw and smoothed, and validation loss; of several runs only the smoothed and the validation.
+
+    A run that learns from rewards has none that means anything by itself: its reward is drawn instead (measures.py).
+    """
     alone, lines = len(runs) == 1, list[Line]()
     for place, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        if run.command == "ppo":
+            continue
         colour = f"c{place % COLOURS}"
         steps, losses = run.train.whole()
         if alone:
@@ -55,12 +67,22 @@ def loss(runs: Sequence[Run], labels: Sequence[str], axis: str) -> str:
     marks = _best(runs[0], axis) if alone else []
     # a run that came apart would press all the rest flat
     log = any(line.y.max() > 2 * line.y[0] + 1 for line in lines)
-    unit = "text" if {run.command for run in runs} == {"classify"} else "token"
-    return draw(Chart(f"Loss, in nats per {unit}", AXES[axis], lines, _guess(runs), marks, log=log))
+    return draw(Chart(_in_words(runs), AXES[axis], lines, _guess(runs), marks, log=log))
+
+
+def _in_words(runs: Sequence[Run]) -> str:
+    """The title of the losses; what a loss is counted for depends on the stage."""
+    units = {UNITS.get(run.command, "token") for run in runs if run.command != "ppo"}
+    return f"Loss, in nats per {units.pop()}" if len(units) == 1 else "Loss, in nats"
 
 
 def _guess(runs: Sequence[Run]) -> list[tuple[float, str]]:
-    """The loss of guessing, where all runs have one vocabulary."""
+    """The loss of guessing, where all runs have one vocabulary, or all choose between two answers."""
+    if all(run.command in PAIRS for run in runs):
+        own = [run.settings.get("loss", "sigmoid") == "sigmoid" and not run.settings.get("margins") for run in runs]
+        return [(math.log(2), f"undecided: ln(2) = {math.log(2):.3f}")] if all(own) else []
+    if any(run.command in (*PAIRS, "ppo") for run in runs):
+        return []
     found = {run.vocabulary for run in runs}
     size = found.pop() if len(found) == 1 else None
     return [(math.log(size), f"guessing: ln({size:,}) = {math.log(size):.2f}")] if size else []

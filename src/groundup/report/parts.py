@@ -13,15 +13,18 @@ import numpy as np
 from groundup.journal import CONTROL, clock
 from groundup.report.chart import short
 from groundup.report.curves import AXES
-from groundup.report.figures import Figures, best_evaluation
+from groundup.report.figures import MARKS, Figures, best_evaluation
 from groundup.report.read import Run, number
-from groundup.report.remarks import Remark
-from groundup.settings import Classify, Instruct, Pretrain, Training, extra, groups
+from groundup.report.remark import Remark
+from groundup.settings import Classify, Dpo, Instruct, Ppo, Pretrain, Reward, Training, extra, groups
 
 SIGNS = {"problem": "\u2716 Problem", "warning": "\u25b2 Watch out", "note": "\u25cf Note", "good": "\u2714 Good"}
 TYPED = re.compile(r"`(?P<command>[^`]+)`|(?P<flag>--[a-z][a-z-]*(?: (?:\d[\d.]*\d|\d|fp32)\b)?)")
 SAMPLES, CHARACTERS, ROWS = 40, 4_000, 200  # at most so many in a page, so that it stays small
-COMMANDS: dict[str, type[Training]] = {kind.command: kind for kind in (Pretrain, Classify, Instruct)}
+LOSSES = {"loss": "validation loss", "perplexity": "perplexity", "bits_per_byte": "bits per byte"}
+# of an evaluation, for the table: a run that learns from rewards has no losses
+COLUMNS = {name: ({} if name == "ppo" else {"loss": "validation loss"}) | marks for name, marks in MARKS.items()}
+COMMANDS: dict[str, type[Training]] = {kind.command: kind for kind in (Pretrain, Classify, Instruct, Reward, Dpo, Ppo)}
 
 
 def text(value: object) -> str:
@@ -62,6 +65,7 @@ def words_for(figures: Figures) -> dict[str, str]:
         "best validation loss": known(figures.best_loss, "{:.4f}") + at,
         "perplexity": known(figures.perplexity, "{:,.2f}"),
         "bits per byte": known(figures.bits_per_byte, "{:.3f}"),
+        **{name: f"{value:,.4g}" for name, value in figures.marks.items()},
         "last validation loss": known(figures.validation_loss, "{:.4f}"),
         "training loss": known(figures.train_loss, "{:.4f}"),
         "parameters": known(figures.parameters, "{:,}"),
@@ -77,15 +81,12 @@ def words_for(figures: Figures) -> dict[str, str]:
 
 def tiles(figures: Figures) -> str:
     """The headline: the few numbers that are asked for first."""
-    words, best = words_for(figures), figures.best_loss
-    loss = ("best validation loss", f"{best:.4f}") if best is not None else ("training loss", words["training loss"])
-    per = [f"perplexity {words['perplexity']}"] if figures.perplexity is not None else []
-    per += [f"{words['bits per byte']} bits per byte"] if figures.bits_per_byte is not None else []
+    words = words_for(figures)
     epochs = "" if figures.epochs is None else f"{figures.epochs:.2f} epochs"
     parameters = "\u2013" if figures.parameters is None else short(figures.parameters)
     tokens = "\u2013" if figures.tokens is None else short(figures.tokens)
     shown = [
-        (loss[0], loss[1], " \u00b7 ".join(per)),
+        _headline(figures, words),
         ("parameters", parameters, words["parameters"] if words["parameters"] != parameters else ""),
         ("steps", f"{figures.step:,}", f"of {figures.planned:,} planned" if figures.planned else ""),
         ("tokens seen", tokens, epochs),
@@ -97,6 +98,19 @@ def tiles(figures: Figures) -> str:
         for place, (name, value, more) in enumerate(shown)
     ]
     return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _headline(figures: Figures, words: Mapping[str, str]) -> tuple[str, str, str]:
+    """The one number a run is for, and those that belong to it."""
+    best = figures.best_loss
+    per = [f"perplexity {words['perplexity']}"] if figures.perplexity is not None else []
+    per += [f"{words['bits per byte']} bits per byte"] if figures.bits_per_byte is not None else []
+    loss = ("best validation loss", f"{best:.4f}") if best is not None else ("training loss", words["training loss"])
+    if not figures.marks:
+        return (*loss, " \u00b7 ".join(per))
+    first, *others = figures.marks
+    beside = [f"{name} {words[name]}" for name in others] + ([f"loss {best:.4f}"] if best is not None else [])
+    return first, words[first], " \u00b7 ".join(beside)
 
 
 def remark_list(found: Iterable[Remark]) -> str:
@@ -163,14 +177,23 @@ def evaluations(run: Run) -> str:
     if not records:
         return ""
     shown = spread(range(len(records)), ROWS)
-    columns = ("loss", "perplexity", "bits_per_byte")
+    columns = COLUMNS.get(run.command, LOSSES)
     rows = []
     for place in shown:
         step = f"{records[place]['step']:,}" + (" \u2605 best" if place == best else "")
         values = [number(records[place].get(name)) for name in columns]
         rows.append([step, *(f"{value:,.4f}" if np.isfinite(value) else "\u2013" for value in values)])
-    inside = table(("step", "validation loss", "perplexity", "bits per byte"), rows, numbers=3)
+    inside = table(("step", *columns.values()), rows, numbers=len(columns))
     return f"<details><summary>{len(records):,} evaluations</summary>{inside}</details>"
+
+
+def earlier(run: Run) -> str:
+    """A run that went on has other weights in best/ than those whose test is shown."""
+    best, tested = best_evaluation(run), number(run.test.get("step"))
+    now = 0 if best is None else int(run.evaluations.step[best])
+    if not now or not np.isfinite(tested) or now == tested or run.test.get("model") != "best":
+        return ""
+    return f'<p class="under">These are figures of the weights of step {tested:,.0f}; best/ is now of step {now:,}.</p>'
 
 
 def events(run: Run) -> str:

@@ -1,37 +1,25 @@
 """What the records of a run mean, in plain language: seen, meaning, what to do.
 
 In: `Run`. Out: `Remark`s, the gravest first. Each rule is a function of the run that answers with a remark or None; it
-says only what the numbers show, and the numbers stand in its first sentence.
+says only what the numbers show, and the numbers stand in its first sentence. Here are the rules about a loss that is
+learnt; those about the course of a run are in course.py, about pairs in preferences.py, about rewards in rewarded.py.
 """
 
 import math
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from groundup.report.curves import throughput, value_at
+from groundup.report import preferences, rewarded
+from groundup.report.course import not_evaluated, part_of_text, skipped, slowed, small_validation, unfinished
+from groundup.report.curves import value_at
 from groundup.report.figures import best_evaluation, train_curve
 from groundup.report.read import Run, number
+from groundup.report.remark import ORDER, Remark, many, rate
 from groundup.report.verbatim import Copied
 
-Severity = Literal["problem", "warning", "note", "good"]
-ORDER: tuple[Severity, ...] = ("problem", "warning", "good", "note")
-UNLEARNT = ("nothing learnt", "no better than guessing")
-
-
-@dataclass(frozen=True)
-class Remark:
-    """One observation: `seen` with numbers, what that `means`, what to `do` about it; `quotes` from a sample."""
-
-    kind: str
-    severity: Severity
-    seen: str
-    means: str
-    do: str
-    quotes: tuple[str, ...] = ()
+Rule = Callable[[Run], Remark | None]
+UNLEARNT = ("nothing learnt", "no better than guessing", *preferences.UNLEARNT, *rewarded.UNLEARNT)
 
 
 def remarks(run: Run, copied: Copied | None = None) -> list[Remark]:
@@ -44,42 +32,31 @@ def remarks(run: Run, copied: Copied | None = None) -> list[Remark]:
     """
     if not len(run.train):
         return [_not_begun(run)]
-    # a step of a classifier counts a few texts: its loss leaps by nature, and says little beside the marks
-    rules = [rule for rule in RULES if run.command != "classify" or rule not in (diverging, unsteady, spikes)]
-    found = [remark for rule in rules if (remark := rule(run)) is not None]
+    found = [remark for rule in rules_for(run.command) if (remark := rule(run)) is not None]
     if copied and (remark := verbatim(copied)):
         found.append(remark)
     if not any(remark.severity in ("problem", "warning") or remark.kind in UNLEARNT for remark in found):
-        found += [remark] if (remark := healthy(run)) else []
+        found += [remark] if (remark := PRAISE.get(run.command, healthy)(run)) else []
     return sorted(found, key=lambda remark: ORDER.index(remark.severity))
+
+
+def rules_for(command: str) -> tuple[Rule, ...]:
+    """What is looked at in a run of this command.
+
+    >>> diverging in rules_for("instruct"), diverging in rules_for("ppo")
+    (True, False)
+    """
+    # a step of a classifier counts a few texts: its loss leaps by nature, and says little beside the marks
+    leaping = (diverging, unsteady, spikes) if command == "classify" else ()
+    return OTHERS.get(command, tuple(rule for rule in RULES if rule not in leaping))
 
 
 def _not_begun(run: Run) -> Remark:
     first = run.evaluations.loss
     seen = "No training step has been written down yet"
-    seen += f"; before training the validation loss is {first[0]:.3f}." if len(first) else "."
+    seen += f"; before training the validation loss is {first[0]:.3f}." if len(first) and run.command != "ppo" else "."
     means = "The run was only just started, or stopped before its first step."
     return Remark("not begun", "note", seen, means, f"Look again later, or start `groundup {run.command}`.")
-
-
-def skipped(run: Run) -> Remark | None:
-    """Updates that could not be made because loss or gradient was not finite."""
-    # a loss scale that was too large is halved and costs one step: nothing to speak of
-    lost = [(step, reason) for step, reason in run.skipped if "scale" not in reason]
-    if not lost:
-        return None
-    steps = [step for step, _ in lost]
-    at_end = steps[-1] == run.step
-    severity: Severity = "problem" if at_end or len(steps) > max(5, run.step // 100) else "warning"
-    reasons = ", ".join(sorted({reason for _, reason in lost})[:3])
-    return Remark(
-        "skipped steps", severity,
-        f"{_many(len(steps), 'update')} could not be made ({reasons}), the first at step {steps[0]:,}"
-        + (", and the run ended so." if at_end else "."),
-        "Numbers grew past what the number format can hold; such a step changes nothing. Now and then that is "
-        "harmless, again and again it means that the learning rate is too high.",
-        f"Try a lower --lr{_rate(run)}, a longer --warmup, --clip 1, or --dtype fp32.",
-    )  # fmt: skip
 
 
 def diverging(run: Run) -> Remark | None:
@@ -97,7 +74,7 @@ def diverging(run: Run) -> Remark | None:
     return Remark(
         "diverging", "problem", seen,
         "Training has come apart: each step overshoots, which nearly always means a learning rate that is too high.",
-        f"Start again with a third of the learning rate{_rate(run)}, and with a longer --warmup.",
+        f"Start again with a third of the learning rate{rate(run)}, and with a longer --warmup.",
     )  # fmt: skip
 
 
@@ -115,7 +92,7 @@ def unsteady(run: Run) -> Remark | None:
         f"{guess:.2f}, and came back to {losses[-1]:.2f}.",
         "The learning rate is at the edge of too high: the steps until the loss had come back were lost, and the model "
         "often stays worse than it could be.",
-        f"Halve --lr{_rate(run)}, or take more --warmup steps.",
+        f"Halve --lr{rate(run)}, or take more --warmup steps.",
     )  # fmt: skip
 
 
@@ -130,10 +107,10 @@ def nothing_learnt(run: Run) -> Remark | None:
     early = run.step < 20 or (run.planned is not None and run.step < run.planned // 20)
     return Remark(
         "nothing learnt", "note" if early else "problem",
-        f"After {_many(run.step, 'step')} the training loss is {last:.2f}, and ln({run.vocabulary:,}) is {guess:.2f}.",
+        f"After {many(run.step, 'step')} the training loss is {last:.2f}, and ln({run.vocabulary:,}) is {guess:.2f}.",
         "That is what guessing among all tokens alike gives: nothing has been learnt yet.",
         "It is early; look again later." if early else
-        f"Check that the text is what you think it is, then try another learning rate{_rate(run)}.",
+        f"Check that the text is what you think it is, then try another learning rate{rate(run)}.",
     )  # fmt: skip
 
 
@@ -145,7 +122,7 @@ def no_better(run: Run) -> Remark | None:
     return Remark(
         "no better than guessing", "warning" if told_apart else "problem" if run.finished or run.test else "note", seen,
         "Counted by texts that are right, this classifier is worth no more than an answer given without reading.",
-        f"Try --train all, more --epochs or another learning rate{_rate(run)}, and check that texts and labels belong "
+        f"Try --train all, more --epochs or another learning rate{rate(run)}, and check that texts and labels belong "
         "together. With --balance it may be the price of rare classes: look at their recall.",
     )  # fmt: skip
 
@@ -195,7 +172,7 @@ def verbatim(copied: Copied) -> Remark | None:
     part = "" if copied.searched == copied.total else f" (in the first {copied.searched:,} tokens of it)"
     return Remark(
         "verbatim", "warning",
-        f"The sample at step {copied.step:,} holds {_many(len(copied.passages), 'passage')} word for word from the "
+        f"The sample at step {copied.step:,} holds {many(len(copied.passages), 'passage')} word for word from the "
         f"training text{part}, {'the longest ' if len(copied.passages) > 1 else ''}of {longest} characters.",
         "What is repeated has been learnt by heart. Of public text that may be no harm; letters, names or anything "
         "under copyright could come out in the same way.",
@@ -212,9 +189,9 @@ def spikes(run: Run) -> Remark | None:
     shown = ", ".join(f"{step:,}" for step in found[:4]) + (" ..." if len(found) > 4 else "")
     return Remark(
         "loss spikes", "warning" if len(found) > max(5, len(run.train) // 200) else "note",
-        f"The training loss leaps up {_many(len(found), 'time')}: at {'step' if len(found) == 1 else 'steps'} {shown}.",
+        f"The training loss leaps up {many(len(found), 'time')}: at {'step' if len(found) == 1 else 'steps'} {shown}.",
         "Odd text (tables, another language, one character over and over) or a learning rate at the edge of too high.",
-        f"If the curve comes back at once, leave it. Otherwise lower --lr{_rate(run)} or look at the text.",
+        f"If the curve comes back at once, leave it. Otherwise lower --lr{rate(run)} or look at the text.",
     )  # fmt: skip
 
 
@@ -289,82 +266,6 @@ def still_falling(run: Run) -> Remark | None:
     )  # fmt: skip
 
 
-def slowed(run: Run) -> Remark | None:
-    """Training went at half its speed, or less, for some while."""
-    steps, rates = throughput(run)
-    parts = min(20, len(rates) // 8)
-    if parts < 4:
-        return None
-    usual, clock = float(np.median(rates)), run.train.whole("seconds")
-    for part, at in zip(np.array_split(rates, parts), np.array_split(steps, parts), strict=True):
-        slow = float(np.median(part))
-        if slow > 0.5 * usual or value_at(*clock, int(at[-1])) - value_at(*clock, int(at[0])) < 5:
-            continue
-        ended = float(np.median(rates[-len(part) :])) > 0.7 * usual
-        return Remark(
-            "slowed down", "warning",
-            f"From step {at[0]:,} on training ran at {slow:,.0f} tokens/s, against {usual:,.0f} as a rule; "
-            + ("later it recovered." if ended else "it did not recover."),
-            "Another program took the processor, the machine grew hot, or memory was short; the result is the same.",
-            "Look at what else was running then; fewer --threads can help where cores are shared.",
-        )  # fmt: skip
-    return None
-
-
-def small_validation(run: Run) -> Remark | None:
-    """Too few validation tokens to tell models apart."""
-    if not len(run.evaluations.whole()[0]) or run.valid_tokens is None:
-        return None
-    tokens = max(1, min(run.valid_tokens - 1, run.count("eval_tokens") or run.valid_tokens))
-    if tokens >= 20_000:
-        return None
-    blur = float(run.evaluations.whole()[1][-1]) / math.sqrt(tokens)
-    return Remark(
-        "small validation", "warning" if tokens < 1000 else "note", f"Each evaluation looks at {tokens:,} tokens.",
-        f"The loss of a token varies about as much as its mean, so the validation loss is good to about "
-        f"{blur:.2f}; smaller differences between runs say nothing.",
-        "Raise --eval-tokens." if run.valid_tokens > 2 * tokens else "Give more text, or a larger --validation.",
-    )  # fmt: skip
-
-
-def part_of_text(run: Run) -> Remark | None:
-    """A run that ended before it had seen all its text."""
-    _, tokens = run.train.whole("tokens")
-    if not run.epoch or not len(tokens) or tokens[-1] >= 0.95 * run.epoch:
-        return None
-    share = tokens[-1] / run.epoch
-    return Remark(
-        "less than an epoch", "note",
-        f"{tokens[-1]:,.0f} tokens were seen, {share:.1%} of one pass over the training text.",
-        "Nothing was seen twice, so nothing could be learnt by heart; most of the text was never used."
-        if share < 0.5 else "Nothing was seen twice, so nothing could be learnt by heart.",
-        "There is text left for a longer run or a larger model.",
-    )  # fmt: skip
-
-
-def not_evaluated(run: Run) -> Remark | None:
-    """No validation loss at all."""
-    if len(run.evaluations.whole()[0]):
-        return None
-    return Remark(
-        "not evaluated", "warning",
-        f"There is no validation loss in {_many(len(run.train), 'record')} of training.",
-        "The training loss alone cannot tell learning from memorising.",
-        "Keep some text for validation (--validation 0.1), and evaluate with --eval-every.",
-    )  # fmt: skip
-
-
-def unfinished(run: Run) -> Remark | None:
-    """Fewer steps than planned."""
-    if run.finished or run.planned is None:
-        return None
-    return Remark(
-        "unfinished", "note", f"The run stands at step {run.step:,} of {run.planned:,} ({run.step / run.planned:.0%}).",
-        "It is still running, or it was stopped.",
-        f"If it was stopped, go on: `groundup {run.command} --out {shlex.quote(str(run.folder))} --resume`.",
-    )  # fmt: skip
-
-
 def healthy(run: Run) -> Remark | None:
     """A good word, with the numbers that earn it: the loss fell."""
     steps, losses = run.evaluations.whole()
@@ -378,19 +279,17 @@ def healthy(run: Run) -> Remark | None:
     return Remark("healthy", "good", seen, means, "Nothing needs to be mended.")
 
 
-RULES: tuple[Callable[[Run], Remark | None], ...] = (
+RULES: tuple[Rule, ...] = (
     skipped, diverging, unsteady, nothing_learnt, no_better, memorising, not_evaluated, slowed, spikes, unfinished,
     still_falling, plateau, clipped, small_validation, part_of_text,
 )  # fmt: skip
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _rate(run: Run) -> str:
-    """The learning rate as it was, where it is known."""
-    return f" (it was {run.value('lr'):g})" if run.value("lr") else ""
+# stages whose loss is none of a next token: of pairs, or of an aim that rises and falls with the answers it is given
+OTHERS: dict[str, tuple[Rule, ...]] = {
+    "reward": (skipped, *preferences.REWARD, memorising, not_evaluated, slowed, unfinished, clipped),
+    "dpo": (skipped, *preferences.DPO, memorising, not_evaluated, slowed, unfinished, clipped),
+    "ppo": (skipped, *rewarded.RULES, not_evaluated, slowed, unfinished, clipped),
+}
+PRAISE: dict[str, Rule] = {"reward": preferences.in_order, "dpo": preferences.in_order, "ppo": rewarded.rising}
 
 
 def _round_up(value: float) -> str:

@@ -29,6 +29,7 @@ from groundup.settings.data import (
     TokenizeSettings,
 )
 from groundup.settings.exchange import Export, Import, Models
+from groundup.settings.preferences import Compare, Dpo, Ppo, Reward, Score
 from groundup.settings.training import Decided, Pretrain, Settled, Training
 from groundup.settings.tuning import (
     Chat,
@@ -46,9 +47,11 @@ from groundup.settings.using import Demo, Evaluate, Generate, Info, Lesson, Repo
 __all__ = [
     "Chat",
     "Classify",
+    "Compare",
     "Decided",
     "Demo",
     "Device",
+    "Dpo",
     "Dtype",
     "Evaluate",
     "Export",
@@ -61,12 +64,15 @@ __all__ = [
     "Lesson",
     "Models",
     "Positive",
+    "Ppo",
     "Predict",
     "Prepare",
     "Pretrain",
     "Report",
     "Reproduce",
     "Respond",
+    "Reward",
+    "Score",
     "Settings",
     "Settled",
     "ShowBatch",

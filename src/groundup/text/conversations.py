@@ -1,8 +1,9 @@
 """Conversations to learn from: instruction files of every usual form, read whole, checked, divided, written again.
 
 In: a .json or .jsonl file (also .gz, .zst) in the form of Alpaca, of `messages` or of ShareGPT, or a name:
-`instruction-data`, `harbor-questions[:COUNT[:SEED]]`. Out: `Conversation`s; and of those, files in the two forms that
-other programs read. What is in a file is either used or refused by the number of its entry, never passed over.
+`instruction-data`, `harbor-questions[:COUNT[:SEED]]`, `harbor-reworded[:COUNT[:SEED]]`. Out: `Conversation`s; and of
+those, files in the two forms that other programs read. What is in a file is either used or refused by the number of its
+entry, never passed over.
 
 Entries of a .json list are counted from 0, as Python and jq count; lines of a .jsonl file from 1, as editors do.
 """
@@ -22,6 +23,7 @@ from groundup.text.download import Progress, silent
 from groundup.text.entries import messages_of
 
 HARBOR = "harbor-questions"
+REWORDED = "harbor-reworded"  # the same in other words, one question each: what to learn from rewards with
 HARBOR_COUNT = 2_000  # conversations
 HELD_OUT = 0.15  # share of harbor's conversations made of triples that no other conversation knows
 MOST_HELD_OUT = 300  # of them at most: each look at them costs time, and more would measure nothing better
@@ -85,15 +87,15 @@ def read(name: str | Path, *, answered: bool = True, progress: Progress = silent
     >>> read("no/such.json")
     Traceback (most recent call last):
     groundup.errors.DataError: no such file or name: no/such.json
-      -> conversations come as .json or .jsonl (also .gz, .zst), or by name: instruction-data, harbor-questions
+      -> conversations come as .json or .jsonl (also .gz, .zst), or by name: instruction-data, harbor-questions, ...
     """
     text = str(name)
-    if text.partition(":")[0] == HARBOR:
+    if text.partition(":")[0] in (HARBOR, REWORDED):
         return list(_harbor(text))
     path = catalog.find(text, progress=progress) if text in names() else _file(text)
     found = [
         Conversation(tuple(messages_of(entry, where, answered=answered)), where, _kind(entry))
-        for where, entry in _entries(path)
+        for where, entry in entries_of(path)
     ]
     if not found:
         raise DataError(f"{path} holds no conversations", "give a file with at least one entry")
@@ -102,7 +104,7 @@ def read(name: str | Path, *, answered: bool = True, progress: Progress = silent
 
 def names() -> list[str]:
     """The names that are understood besides paths."""
-    return [*(name for name, entry in catalog.ENTRIES.items() if entry.kind == "instructions"), HARBOR]
+    return [*(name for name, entry in catalog.ENTRIES.items() if entry.kind == "instructions"), HARBOR, REWORDED]
 
 
 def _file(name: str) -> Path:
@@ -120,7 +122,7 @@ def _file(name: str) -> Path:
     return path
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+def entries_of(path: Path) -> Iterator[tuple[str, Any]]:
     """The entries of a file with their places: "entry 17 of x.json", "line 18 of x.jsonl"."""
     if packed.kind(path) == ".json":
         for number, entry in enumerate(_list(path)):
@@ -183,20 +185,22 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 
 def _harbor(name: str) -> Iterator[Conversation]:
-    """`harbor-questions[:COUNT[:SEED]]`: some of them about what no conversation for training mentions."""
+    """`NAME[:COUNT[:SEED]]`, NAME one of harbor's: some are about what no conversation for training mentions."""
     from groundup.text.harbor import questions  # a generator of its own, only where it is asked for
 
-    numbers = name.split(":")[1:]
+    own, *numbers = name.split(":")
+    families, turns = (questions.REWORDED, 1) if own == REWORDED else (questions.FINDS, None)
     if len(numbers) > 2 or not all(number.isdecimal() and number.isascii() for number in numbers):
-        advice = f"write {HARBOR}, {HARBOR}:COUNT or {HARBOR}:COUNT:SEED, such as {HARBOR}:{HARBOR_COUNT}:7"
+        advice = f"write {own}, {own}:COUNT or {own}:COUNT:SEED, such as {own}:{HARBOR_COUNT}:7"
         raise DataError(f"cannot read '{name}'", advice)
     count, seed = (*map(int, numbers), *(HARBOR_COUNT, 0)[len(numbers) :])
     if not count:
-        raise DataError(f"'{name}' asks for no questions", f"write {HARBOR}:{HARBOR_COUNT}, for example")
+        raise DataError(f"'{name}' asks for no questions", f"write {own}:{HARBOR_COUNT}, for example")
     kept = min(round(count * HELD_OUT), MOST_HELD_OUT)
     parts: tuple[tuple[Literal["train", "test"], int], ...] = (("train", count - kept), ("test", kept))
     for part, share in parts:
-        for number, entry in enumerate(questions.conversations(seed, share, split=part)):
+        entries = questions.conversations(seed, share, split=part, families=families, turns=turns)
+        for number, entry in enumerate(entries):
             where = f"{part} question {number} of {name}"
             kind = str(entry["kind"])
             yield Conversation(tuple(entry["messages"]), where, kind, held_out=part == "test", settled=True)
@@ -243,7 +247,7 @@ def _by_the_book(rows: list[Conversation]) -> Split:
         raise DataError(
             f"the book's protocol divides in the order of the file, but {len(kept):,} conversations are kept out of "
             f"training, first {kept[0].where or 'one without a place'}",
-            f"divide with --protocol own, or leave {HARBOR} out of --data",
+            f"divide with --protocol own, or leave {HARBOR} and {REWORDED} out of --data",
         )
     first, second = (int(len(rows) * share) for share in BOOK)
     return _enough(Split(rows[:first], rows[first + second :], rows[first : first + second]), len(rows))

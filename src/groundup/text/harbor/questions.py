@@ -7,6 +7,7 @@ Two kinds of scene. In `FINDS`, the default, somebody finds a thing and others h
 (finds.py); questions ask for who, what or where by that part, and a model of a million weights learns to answer them
 from a million tokens. In `HOLDINGS` three or four neighbours are somewhere with something in their hands: every fact
 has the same form, so that answering takes telling alike facts apart. That a model tuned as the demo's does not know.
+`REWORDED` asks about finds in words that the demo's model was never asked in (reworded.py): for learning from rewards.
 
 No answer can be known by heart: nobody finds or holds their own treasure, or does so where they are usually seen, and
 who plays the other parts of a find is drawn without asking what is usual. Each (name, thing, place) belongs to
@@ -28,6 +29,7 @@ from groundup.errors import DataError, nearest
 from groundup.text.harbor import finds, world
 from groundup.text.harbor.plots.plot import pick
 from groundup.text.harbor.plots.town import MORNINGS
+from groundup.text.harbor.reworded import REWORDED
 
 Split = Literal["train", "test", "all"]
 Triple = tuple[str, str, str]  # (name, thing, place): ("Mira", "kettle", "mill")
@@ -60,7 +62,8 @@ HOLDINGS = {
     "who gave it": ("Who gave {N} the {O}?", "{N} has the {O} from {G}.", "G"),
 }
 FINDS = finds.FAMILIES
-FAMILIES = FINDS | HOLDINGS
+OF_FINDS = FINDS | REWORDED  # all that can be asked of a find
+FAMILIES = OF_FINDS | HOLDINGS
 WHO, WHAT, WHERE = "NGBC", "OX", "PQ"  # the letters that stand for names, things and places
 
 
@@ -239,7 +242,7 @@ def _asked(
     for index in numbers(first) if count is None else range(first, first + count):
         rng = Random(f"harbor questions {seed} {index}")
         kind = pick(rng, wanted)
-        if kind in FINDS:
+        if kind in OF_FINDS:
             yield _about_a_find(rng, split, kinds=(kind, wanted), turns=turns)
         else:
             scene = _scene(rng, split, giver=FAMILIES[kind][2] == "G")
@@ -289,7 +292,7 @@ def _about_a_find(rng: Random, split: Split, *, kinds: tuple[str, Sequence[str]]
     """Different questions about a scene of its own; the first has the kind kinds[0], the others any of kinds[1]."""
     first, wanted = kinds
     find = finds.tell(rng, pick(rng, triples(split)))
-    others = [kind for kind in wanted if kind in FINDS and kind != first]
+    others = [kind for kind in wanted if kind in OF_FINDS and kind != first]
     return [_question(find.text, find, kind, (find.triple,)) for kind in [first, *finds.shuffled(rng, others)][:turns]]
 
 

@@ -1,0 +1,160 @@
+"""Pairs of answers as a run keeps them: divided once, written to RUN/data, made into rows of both sides.
+
+In: settings of a stage that learns from pairs, and its run folder. Out: the parts of the data as `Preference`s
+(`divided`), and `Rows`, the same as ids.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.batches.pairs import Pairs
+from groundup.checkpoint import atomic
+from groundup.errors import CheckpointError, DataError
+from groundup.generate import chat as chats
+from groundup.settings import Tuning
+from groundup.stages import tuning
+from groundup.text import preferences
+from groundup.text.preferences import Preference, Split
+from groundup.tokens.pairs import GatheredPairs, pair_rows
+from groundup.tokens.rows import stop_ids
+
+PARTS = {"train": "the training pairs", "valid": "the validation pairs", "test": "the test pairs"}
+NOTES = "rows.json"  # in RUN/data: written last, so that with it the parts are there
+BIASED = 0.65  # share of pairs in one direction of length that is worth a remark
+
+
+def parts(out: Path) -> Split:
+    """The three parts that a run keeps in RUN/data; raises CheckpointError where one is missing."""
+    train, valid, test = (_read_back(out / "data" / f"{name}.jsonl") for name in PARTS)
+    return Split(train, valid, test)
+
+
+def _read_back(path: Path) -> list[Preference]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing", "restore it from a copy, or start a new run")
+    return preferences.read(path) if path.stat().st_size else []
+
+
+def divided(settings: Tuning, out: Path) -> tuple[Split, dict[str, Any]]:
+    """The parts of a run, and how they came about: read back where it has them, else made and written to RUN/data.
+
+    What was written is read again even then: the first and a resumed run learn from the same files. Raises DataError
+    where there is no pair, or too few to divide.
+    """
+    place = out / "data"
+    if not (place / NOTES).is_file():
+        rows = [pair for name in settings.data for pair in preferences.read(name)]
+        if not rows:
+            raise DataError(
+                f"no pair in {', '.join(settings.data)}", "give prompts with a chosen and a rejected answer"
+            )
+        split = preferences.split(
+            rows,
+            validation=settings.validation,
+            test=settings.test,
+            seed=settings.seed,
+            protocol=settings.protocol,
+        )
+        place.mkdir(parents=True, exist_ok=True)
+        for name, part in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+            preferences.write(place / f"{name}.jsonl", part)
+        notes = {"read": len(rows), "repeated": split.duplicates, "protocol": settings.protocol}
+        atomic.write_text(place / NOTES, json.dumps(notes, indent=1) + "\n")
+    return parts(out), atomic.read_json(place / NOTES)
+
+
+class BothSides(Pairs):
+    """Pairs as a run counts them: a pair takes twice the places of its longer row, and `filler` of them hold nothing.
+
+    So memory is looked for by the places, and tokens are counted by what stands in them (stages/tuning.py).
+    """
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Places (n,) that both rows of each pair take beside each other."""
+        return 2 * self.lengths
+
+    @property
+    def filler(self) -> float:
+        """Share of all places that hold no token."""
+        real = sum(len(row.ids) - 1 for pair in self.rows for row in (pair.chosen, pair.rejected))
+        return 1 - real / int(self.places.sum())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Pairs as rows of ids, part by part; None for a part of which nothing can be measured."""
+
+    taught: chats.Taught
+    found: dict[str, GatheredPairs | None]
+
+    @property
+    def kept(self) -> dict[str, GatheredPairs]:
+        """The parts that have rows."""
+        return {name: rows for name, rows in self.found.items() if rows is not None}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs of each part that have rows."""
+        return {name: len(rows.rows) if rows else 0 for name, rows in self.found.items()}
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of each part's rows: their ids, and which of them are learnt."""
+        return {
+            name: tuning.fingerprint(
+                [[*row.ids, *map(int, row.learn)] for pair in rows.rows for row in (pair.chosen, pair.rejected)]
+            )
+            for name, rows in self.kept.items()
+        }
+
+    def sources(self, reference: Mapping[str, NDArray[np.float32]] | None) -> dict[str, BothSides]:
+        """Each part as batches take it, with what the reference says of it: (n, 2) in nats, chosen and rejected."""
+        pad = tuning.filler(self.taught.tokenizer)
+        return {
+            name: BothSides(rows.rows, pad=pad, reference=None if reference is None else reference[name])
+            for name, rows in self.kept.items()
+        }
+
+
+def rows_of(split: Split, taught: chats.Taught, *, context: int) -> Rows:
+    """The parts as rows; raises DataError where no training pair is left, and only says so of the other parts."""
+    found: dict[str, GatheredPairs | None] = {}
+    for name, pairs in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+        found[name] = None
+        if not pairs and name != "train":
+            continue
+        try:
+            found[name] = pair_rows(taught.tokenizer, taught.template, pairs, context=context, source=PARTS[name])
+        except DataError as error:
+            if name == "train":
+                raise
+            say(name, f"nothing is measured on {error.what}; {error.fix}")
+    return Rows(taught, found)
+
+
+def tell(split: Split, notes: dict[str, Any], rows: Rows) -> None:
+    """What was read, left out and kept, and whether length alone tells the answers apart, for the person."""
+    repeated = f"{notes['repeated']:,} repeated left out, " if notes["repeated"] else ""
+    say("pairs", f"{notes['read']:,} read, {repeated}" + ", ".join(f"{n:,} {name}" for name, n in rows.counts.items()))
+    taught = rows.taught
+    ends = " ".join(repr(taught.tokenizer.decode([id])) for id in stop_ids(taught.tokenizer, taught.template))
+    say("template", taught.style + (f", an answer ends with {ends}" if ends else ""))
+    for name, part in rows.kept.items():
+        if name == "train" or part.cut or part.dropped:
+            for line in part.words().split("\n"):
+                say(name, line)
+    longer = preferences.chosen_is_longer(split.train)
+    bias = "" if 1 - BIASED < longer < BIASED else ": a model can learn that instead of what makes them better"
+    say("lengths", f"the chosen answer is the longer one in {100 * longer:.0f} % of the training pairs{bias}")
+
+
+def say(topic: str, text: str) -> None:
+    """A line about what a run is made of."""
+    print(f"{topic:<10}{text}", file=sys.stderr)
