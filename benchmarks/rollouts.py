@@ -3,9 +3,14 @@
     python benchmarks/rollouts.py --model MODEL_FOLDER --data prompts.jsonl [--repeats 5] [--dtype bf16]
 
 Both sides open the same folder in fp32, answer the same prompts in groups at temperature 1, are paid by the same
-function of the answer's length, hold a frozen reference, and make the same number of steps of the same size from each
-rollout, with AdamW and clipping. TRL is everything at its default otherwise; it is no dependency: where it is not
-installed, this prints our own rates alone. An answer's tokens are counted up to and with the one that ends it.
+function of the answer's length and by nothing else, hold a frozen reference, and make the same number of steps of the
+same size from each rollout, with AdamW and clipping. TRL is everything at its default otherwise; it is no dependency:
+where it is not installed, this prints our own rates alone. An answer's tokens are counted up to and with the one that
+ends it, and the copy of the policy that writes them is part of our time of writing.
+
+Formats: with --dtype fp32 everything is fp32. With bf16 both sides keep the weights that learn in fp32 and multiply in
+bf16; ours, as `groundup ppo` does, holds the reference in bf16 and writes with a copy in bf16, TRL holds its reference
+in fp32.
 """
 
 import argparse
@@ -81,12 +86,14 @@ def ours(wish: argparse.Namespace) -> Callable[[], float]:
     if template is None:
         raise SystemExit(f"{wish.model} has no chat template")
     settings = Ppo(algorithm="grpo", reward=[f"length:{wish.tokens // 2}"], responses=wish.responses, group=wish.group,
-                   passes=wish.passes, batch=wish.batch, response_tokens=wish.tokens, kl=PRICE)  # fmt: skip
+                   passes=wish.passes, batch=wish.batch, response_tokens=wish.tokens, kl=PRICE,
+                   unfinished=0.0)  # fmt: skip
     asked = prompts(conversations.read(wish.data), loaded.tokenizer, template,
                        context=config_of(loaded.model).context, response_tokens=wish.tokens)  # fmt: skip
     actors = Actors(loaded.model, frozen.eval().requires_grad_(False), loaded.tokenizer, template,
                     parse(settings.reward), machine)  # fmt: skip
     clock = Clock()
+    collecting.writer = clock.timed(collecting.writer, lambda found: 0)  # a copy, made anew for every rollout
     collecting.answered = clock.timed(collecting.answered, lambda found: sum(len(answer.ids) for answer in found))
     loss = policy(clip_ratio=0.2, value_clip=0.2, value_weight=0.0, entropy_weight=0.0, kl=PRICE)
     optimizer = optim.adamw(loaded.model, lr=LR, betas=BETAS, weight_decay=DECAY)
@@ -189,7 +196,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer at most")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=machines.cores())
-    return parser.parse_args()
+    wish = parser.parse_args()
+    for name in ("batch", "group"):
+        if wish.responses % getattr(wish, name):
+            parser.error(f"--responses {wish.responses} cannot be divided by --{name} {getattr(wish, name)}")
+    return wish
 
 
 def main() -> None:

@@ -125,9 +125,9 @@ def test_we_open_theirs(kind: str, tmp_path: Path) -> None:
         ({"problem_type": None}, REWARD),
         ({"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}, REWARD),
         ({"id2label": None, "num_labels": 1}, REWARD),
-        ({"groundup": {}}, HeadConfig(("reward",))),
-        ({"groundup": None}, HeadConfig(("reward",))),
-        ({"groundup": {"score_mean": 3}}, HeadConfig(("reward",), mean=3)),
+        ({"groundup": {}}, HeadConfig(("reward",), kind="reward")),
+        ({"groundup": None}, HeadConfig(("reward",), kind="reward")),
+        ({"groundup": {"score_mean": 3}}, HeadConfig(("reward",), kind="reward", mean=3)),
     ],
 )
 def test_what_is_understood(changes: dict[str, Any], head: HeadConfig) -> None:

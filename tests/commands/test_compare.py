@@ -16,7 +16,7 @@ import torch
 from groundup import cli, tokens
 from groundup import machine as machines
 from groundup.checkpoint import folder
-from groundup.commands import compare, compare_answers, compare_page, respond
+from groundup.commands import compare, compare_answers, compare_distances, compare_page, respond
 from groundup.commands.compare_answers import Asked, Board, Contender, Written
 from groundup.errors import CheckpointError, DataError, GroundupError, SettingsError, TokenizerError
 from groundup.evaluate import judge_server, scoring
@@ -82,7 +82,7 @@ def expected(model: Path, questions: list[str], **more: Any) -> list[str]:
 
 def settings(models: tuple[Path, ...], data: Path, out: Path, **changes: Any) -> Compare:
     shared = dict(max_tokens=8, threads=1, batch=2, kl=False)
-    return Compare(models=[str(model) for model in models], data=str(data), out=out, **shared | changes)
+    return Compare(models=[str(model) for model in models], data=[str(data)], out=out, **shared | changes)
 
 
 def refuse(*given: Any, **named: Any) -> Any:
@@ -160,7 +160,7 @@ def test_rewards_by_hand(models, data: Path, tmp_path: Path):
 
 def test_several_rewards_and_their_sum(models, data: Path, tmp_path: Path):
     result = compare.run(settings(models, data, tmp_path / "out", reward=["exact", "-0.5*length:4", "exact"]))
-    assert [one.name for one in result.marks] == ["exact", "-0.5*length:4", "all rewards"]
+    assert [one.name for one in result.marks] == ["exact", "-0.5*length:4", "exact + -0.5*length:4"]
     content = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
     one, other, both = (column["scores"] for column in content["columns"])
     sizes = [[len(line["ids"]) for line in kept(tmp_path / "out", place)] for place in (1, 2)]
@@ -353,7 +353,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
     assert again.rows == whole.rows
     with monkeypatch.context() as patch:
         patch.setattr(compare_answers, "opened", refuse)
-        patch.setattr(compare_answers.folder, "load", refuse)
+        patch.setattr(compare_distances.folder, "load", refuse)
         assert compare.run(settings(models, data, out, **changes)).rows == whole.rows
 
 
@@ -380,7 +380,7 @@ def test_one_model_is_in_memory_at_a_time(models, data: Path, tmp_path: Path, mo
         return found
 
     monkeypatch.setattr(compare_answers, "opened", opened)
-    monkeypatch.setattr(compare_answers, "folder", type("Room", (), {"load": staticmethod(load)}))
+    monkeypatch.setattr(compare_distances, "folder", type("Room", (), {"load": staticmethod(load)}))
     compare.run(settings(models, data, tmp_path / "out", kl=True))
     assert len(alive) == 4  # both to answer, both to look at the drawn answers
 
@@ -433,6 +433,8 @@ def test_a_judge_is_judged_and_compares_both_ways(models, data: Path, tmp_path: 
         assert result.check is not None and result.check.fit and result.ok
         again = compare.run(settings(models, data, tmp_path / "out", judge=f"{server.address}/v1"))
         assert len(server.questions) == asked_at and again.marks == result.marks
+    later = compare.run(settings(models, data, tmp_path / "out", reward=["exact"]))  # what was said of the judge stays
+    assert later.check == result.check and later.remarks == result.remarks and len(later.marks) == 2
 
 
 def test_an_unfit_judge_gives_no_column(models, data: Path, tmp_path: Path, capsys):
@@ -508,7 +510,7 @@ def test_mistakes_are_told_and_nothing_is_left(models, data: Path, tmp_path: Pat
             compare.run(settings(given[0], given[1], tmp_path / given[2], **given[3]))
         assert not (tmp_path / "out").exists()
     with pytest.raises(SettingsError, match="no prompts were given"):
-        compare.run(Compare(models=[str(one), str(two)]))
+        compare.run(Compare(models=[str(one), str(two)], data=[]))
     with pytest.raises(TokenizerError, match="entry 0 of .*cafe.json"):
         compare.run(settings((one, two), tmp_path / "cafe.json", tmp_path / "cafe"))
     assert compare.run(settings((one, two), data, tmp_path / "cafe")).prompts == 5  # nothing was lost there
@@ -519,6 +521,17 @@ def test_a_base_model_can_be_told_how_it_is_asked(models, data: Path, tmp_path: 
     result = compare.run(settings((models[0], base), data, tmp_path / "out", template="chatml"))
     one, two = ([line["asked"] for line in kept(tmp_path / "out", place)] for place in (1, 2))
     assert one == two and result.rows[0].tokens == result.rows[1].tokens
+
+
+def test_a_template_is_known_by_what_it_holds(models, data: Path, tmp_path: Path):
+    path = tmp_path / "mine.jinja"
+    words = list[str]()
+    for source in (STYLES["chatml"].template, STYLES["chatml"].template + " ", STYLES["chatml"].template):
+        path.write_text(source, encoding="utf-8")
+        words.append(compare_answers.look(settings(models, data, tmp_path, template=str(path)))[0].words)
+    path.rename(tmp_path / "other.jinja")
+    found = compare_answers.look(settings(models, data, tmp_path, template=str(tmp_path / "other.jinja")))
+    assert words[0] == words[2] == found[0].words != words[1]
 
 
 def test_nothing_to_say_which_is_better_is_said(models, data: Path, tmp_path: Path):
@@ -582,13 +595,13 @@ def board(out: Path, *, count: int = 3) -> Board:
 def test_the_page_shows_whatever_was_written_as_text(tmp_path: Path):
     columns = [scored(EVIL, [[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]]), Column(EVIL + "2", "judge", [[1.0, 0.0, None]])]
     table = [["", EVIL, EVIL], ["tokens", "1", "2"]]
-    page = compare_page.page(board(tmp_path), columns, table, about=EVIL, remarks=[EVIL], seed=1)
+    page = compare_page.page(board(tmp_path), columns, table, about=EVIL, remarks=[EVIL])
     found = seen(page)
     assert not {"script", "img", "link", "iframe"} & found.tags and not {"onerror", "src", "href"} & found.attributes
     assert "</pre><script>alert(1)</script><img src=x onerror=" in found.words  # as text
     assert "\x1b" not in page and not re.search(r"https?://", page)
     assert page.count('class="answer best"') == 2 and "cut off" in found.words
-    assert re.findall(r'class="ask (\w+)"', page) == ["better", "worse", "level"]
+    assert re.findall(r'class="ask (\w+)"', page) == ["better", "worse", "level"]  # as the judge says
     assert [found.words.count(words) for words in (": won", ": lost", ": no verdict")] == [1, 1, 1]
     compare_page.write(tmp_path / "page.html", page + "\ud800")
     assert (tmp_path / "page.html").read_text(encoding="utf-8").endswith("\\ud800")
@@ -597,7 +610,7 @@ def test_the_page_shows_whatever_was_written_as_text(tmp_path: Path):
 def test_a_long_comparison_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compare_page, "MOST", 4)
     monkeypatch.setattr(compare_page, "CHARACTERS", 10)
-    page = compare_page.page(board(tmp_path, count=9), [], [["", "a", "b"]], about="", remarks=[], seed=1)
+    page = compare_page.page(board(tmp_path, count=9), [], [["", "a", "b"]], about="", remarks=[])
     found = seen(page)
     assert page.count('class="ask ') == 4 and "4 of 9 prompts, evenly spread" in found.words
     assert "characters more" in found.words and "<fieldset" not in page

@@ -1,5 +1,6 @@
 """`groundup score`: one answer, a file of answers, pairs; raw or normalised; what cannot be scored is named."""
 
+import gzip
 import io
 import json
 import sys
@@ -27,7 +28,9 @@ ROWS = [("Who has it?", "Mira."), ("Where is it?", "In the boat."), ("What is a 
 
 def saved(path: Path, head: HeadConfig | None = None) -> Path:
     config = ModelConfig(family="llama", vocabulary=LETTERS.vocabulary, context=48, width=16, layers=1, heads=2)
-    model = Classifier(build(config, seed=1), head or HeadConfig(("reward",), mean=0.25, spread=0.5), seed=2)
+    model = Classifier(
+        build(config, seed=1), head or HeadConfig(("reward",), kind="reward", mean=0.25, spread=0.5), seed=2
+    )
     model.score.weight.data.mul_(50)
     folder.save_model(path, model, LETTERS, card={})
     return path
@@ -82,6 +85,16 @@ FILES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     ]),
     "answers": ("json", [{"instruction": q, "input": "", "output": "Other.", "model_response": a} for q, a in ROWS]),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_packed_file_is_read_as_it_is_unpacked(model: Path, tmp_path: Path, form: str) -> None:
+    """With a model's answers in it, too, which stand beside the expected ones."""
+    kind, entries = FILES[form]
+    text = json.dumps(entries) if kind == "json" else "\n".join(map(json.dumps, entries))
+    (tmp_path / f"rows.{kind}.gz").write_bytes(gzip.compress(text.encode()))
+    found = ask(model, file=tmp_path / f"rows.{kind}.gz")
+    assert [(one.prompt, one.response) for one in found.scores] == ROWS
 
 
 @pytest.mark.parametrize("form", FILES)
@@ -172,8 +185,11 @@ def test_lines_go_to_a_file_or_to_standard_output(
     assert [line["score"] for line in lines] == [one.score for one in result.scores]
     assert lines[0].keys() == {"prompt", "response", "score", "where"}
     capsys.readouterr()
-    ask(model, file=rows, out=Path("-"))
+    words = ["score", str(model), "--file", str(rows), "--out=-", "--device", "cpu", "--dtype", "fp32"]
+    assert cli.main(words) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+    assert cli.main([*words, "--json"]) == 0  # one object, and not the lines before it
+    assert json.loads(capsys.readouterr().out)["rows"] == 3
 
 
 def test_the_command_prints_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,10 +200,14 @@ def test_the_command_prints_json(model: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_model_without_mean_and_spread_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = saved(tmp_path / "plain", HeadConfig(("reward",)))
+    plain = saved(tmp_path / "plain", HeadConfig(("reward",), kind="reward"))
+    wanted = raw(plain, "a", "b")
+    capsys.readouterr()
     result = ask(plain, prompt="a", response="b")
-    assert not result.normalised and result.average == pytest.approx(raw(plain, "a", "b"), abs=1e-5)
-    assert "without mean and spread" in capsys.readouterr().err
+    assert not result.normalised and result.average == pytest.approx(wanted, abs=1e-5)
+    assert capsys.readouterr().err.count("without mean and spread") == 1
+    ask(plain, prompt="a", response="b", raw=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_control_characters_do_not_reach_the_terminal(

@@ -95,7 +95,7 @@ def test_what_is_true_of_all_pairs(model_folder: Path, pairs: Path, tmp_path: Pa
     result = shown(model_folder, pairs, "dpo", template="chatml")
     tokenizer = tokens.load(model_folder)
     sizes = [[len(tokenizer.encode(answer)) + 1 for answer in pair] for pair in USED]
-    assert result.pairs.chosen_is_longer == sum(a > b for a, b in sizes) / 3 == pytest.approx(2 / 3)
+    assert result.pairs.chosen_is_longer == pytest.approx(2 / 3)
     assert result.pairs.chosen_tokens == pytest.approx(sum(a for a, _ in sizes) / 3)
     assert result.pairs.rejected_tokens == pytest.approx(sum(b for _, b in sizes) / 3)
     told = words(result)
@@ -110,6 +110,15 @@ def test_what_is_true_of_all_pairs(model_folder: Path, pairs: Path, tmp_path: Pa
     told = words(shown(model_folder, bare, "reward"))
     assert any("50.0 % of pairs" in line for line in told)
     assert not any("length alone" in line or "margins" in line for line in told)
+
+
+def test_length_is_that_of_the_answers_before_they_are_cut(model_folder: Path, tmp_path: Path):
+    """Both rows end at the context, where neither is longer; of the answers themselves the chosen one always is."""
+    long = [{"prompt": "Is it?", "chosen": "It is. " * 30, "rejected": "No. " * 30}]
+    (tmp_path / "long.json").write_text(json.dumps(long))
+    result = shown(model_folder, tmp_path / "long.json", "dpo", template="chatml", context=40, batch=1, rows=1)
+    assert result.cut == 1 and len({len(part.tokens) for part in result.shown[0].parts}) == 1
+    assert result.pairs.chosen_is_longer == 1.0
 
 
 def test_a_row_for_reward_is_never_longer_than_the_context(model_folder: Path, pairs: Path):

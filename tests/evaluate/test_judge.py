@@ -1,5 +1,6 @@
 """Files of answers, shuffled answers, judges that are checked, comparisons in both orders, verdicts that are kept."""
 
+import gzip
 import json
 import math
 import sys
@@ -84,6 +85,15 @@ def test_only_a_line_feed_divides_lines(tmp_path: Path, end: str):
         (f"a{end}b", f"d{end}", "line 1"),
         (f"a{end}b", f"d{end}", "line 2"),
     ]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_packed_answers_are_read(tmp_path: Path, name: str):
+    rows = [{"instruction": "Add.", "output": "4", "model_response": "5"}] * 2
+    plain = read(written(tmp_path / name, rows))
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    assert [replace(row, where="") for row in read(tmp_path / f"{name}.gz")] == [replace(r, where="") for r in plain]
+    assert [row.answer for row in plain] == ["5", "5"]
 
 
 def test_what_respond_writes_is_read(tmp_path: Path):

@@ -87,7 +87,7 @@ def pairs(count: int) -> list[PairRow]:
 @pytest.fixture
 def model() -> Classifier:
     config = ModelConfig(family="llama", vocabulary=30, context=12, width=16, layers=1, heads=2, dropout_shortcut=0.5)
-    made = Classifier(build(config, seed=3), HeadConfig(("reward",)), seed=5)
+    made = Classifier(build(config, seed=3), HeadConfig(("reward",), kind="reward"), seed=5)
     made.score.weight.data.mul_(50)
     return made
 
@@ -191,6 +191,11 @@ def test_the_worst_pairs() -> None:
     found = worst(of_lengths((1, 1), (2, 2), (3, 3), (4, 4)), [-1.0, 0.0, 2.0, -5.0], most=1)
     assert [(one["chosen"], one["ahead"], one["prompt"]) for one in found] == [("aaaa", -5.0, "Who?")]
     assert len(worst(of_lengths((1, 1), (2, 2)), [-1.0, -0.5], most=10)) == 2
+
+
+def test_the_worst_pairs_show_the_whole_question() -> None:
+    asked = ({"role": "user", "content": "Add.", "input": "1, 2"},)
+    assert worst([Preference(asked, "3", "4")], [-1.0], most=1)[0]["prompt"] == "Add.\n1, 2"
 
 
 def test_what_is_told_of_the_test() -> None:

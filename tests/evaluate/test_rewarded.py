@@ -18,15 +18,22 @@ def test_marks_by_hand() -> None:
     assert marks.right == pytest.approx(2 / 3) and marks.graded == 3
     assert (marks.length, marks.ended, marks.kl) == (5.0, 0.75, 3.0)
     assert marks.kl_error == pytest.approx(math.sqrt(14 / 12))
-    assert marks.record() == {
-        "loss": -0.5, "reward": 0.5, "right": marks.right, "length": 5.0, "ended": 0.75, "kl": 3.0,
-    }  # fmt: skip
+    record = {"loss": -0.5, "reward": 0.5, "right": marks.right, "length": 5.0, "ended": 0.75, "log_ratio": None}
+    assert marks.record() == record | {"kl": 3.0}
+
+
+def test_greedy_answers_estimate_no_divergence() -> None:
+    """Of what was not drawn, log-ratios 1 and 4 are a mean of 2.5 under a name of its own, in the journal as well."""
+    marks = mark([1.0, 0.0], lengths=[1, 3], ended=[True, True], right=[None, None], log_ratio=[1.0, 4.0])
+    assert (marks.log_ratio, marks.kl, marks.kl_error) == (2.5, None, None)
+    assert marks.record()["log_ratio"] == 2.5 and "kl" not in marks.record()
+    assert marks.words() == "reward 0.500  length 2.0  ended 100.0 %  log ratio 2.50"
 
 
 def test_what_nobody_knows_is_not_made_up() -> None:
     marks = mark([0.25], lengths=[3], ended=[True], right=[None])
     assert marks.right is None and marks.graded == 0 and marks.error is None
-    assert marks.kl is None and marks.kl_error is None
+    assert marks.log_ratio is None and marks.kl is None and marks.kl_error is None
     assert marks.words() == "reward 0.250  length 3.0  ended 100.0 %"
 
 
@@ -37,7 +44,7 @@ def test_the_best_reward_is_the_smallest_loss() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rewards": []}, {"lengths": [1, 2]}, {"ended": []}, {"right": []}, {"kl": [1.0, 2.0]}],
+    [{"rewards": []}, {"lengths": [1, 2]}, {"ended": []}, {"right": []}, {"kl": [1.0, 2.0]}, {"log_ratio": []}],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_one_value_for_each_answer(wrong: dict[str, list[float]]) -> None:

@@ -15,8 +15,10 @@ from groundup.generate.chat import with_tokens_of
 from groundup.model import ModelConfig, build
 from groundup.model.heads import Classifier, HeadConfig
 from groundup.text.conversations import Conversation
+from groundup.text.preferences import Preference
 from groundup.text.styles import STYLES
 from groundup.text.template import ChatTemplate
+from groundup.tokens.pairs import pair_rows
 from groundup.tokens.rows import Row, chat_row
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -37,7 +39,9 @@ def letters(style: str = PLAIN, special: tuple[str, ...] = ("<|endoftext|>",)) -
 def network(tokenizer: Tokenizer, head: HeadConfig | None = None, **changes: Any) -> Classifier:
     config = ModelConfig(**{"family": "llama", "vocabulary": tokenizer.vocabulary, "context": 24, "width": 16,
                             "layers": 1, "heads": 2, **changes})  # fmt: skip
-    model = Classifier(build(config, seed=3), head or HeadConfig(("reward",), mean=0.5, spread=2.0), seed=5)
+    model = Classifier(
+        build(config, seed=3), head or HeadConfig(("reward",), kind="reward", mean=0.5, spread=2.0), seed=5
+    )
     model.score.weight.data.mul_(50)
     return model.eval()
 
@@ -130,6 +134,33 @@ def test_an_answer_that_leaves_no_room_for_a_prompt_is_refused(
         scoring.read(found.tokenizer, found.template, talk("who is it?", answer, where="line 3"), context=24)
 
 
+@pytest.mark.parametrize("special", [("<|endoftext|>",), ("<|endoftext|>", "<|pad|>")])
+@pytest.mark.parametrize("before", [(), ("hi", "yo")])
+def test_an_empty_answer_to_a_long_prompt_is_read(before: tuple[str, ...], special: tuple[str, ...]) -> None:
+    """30 letters, their end and that of the answer: the last 24 ids that are read, where the end fills, 24 letters."""
+    tokenizer, words = letters(special=special), "abcdefghijklmnopqrstuvwxyz .,?"
+    found = scoring.read(tokenizer, with_tokens_of(tokenizer, PLAIN), talk(*before, words, ""), context=24)
+    whole = text(tokenizer, found.ids)
+    assert len(found.ids) == 24 and whole == (
+        words[-24:] if len(special) == 1 else f"{words[-22:]}{'<|endoftext|>' * 2}"
+    )
+    assert found.cut == (6 if len(special) == 1 else 8) + sum(len(word) + 1 for word in before)
+
+
+def test_a_row_of_training_is_cut_as_one_that_is_scored(found: scoring.RewardModel) -> None:
+    """Of the pair's rows, in which the answer alone is learnt, and of an earlier answer's that is no longer whole."""
+    for words in (("abcdefghijklmnopqrs", "right"), ("hi", "abcdefghij", "klmnop", "qrstuvw"), ("a", "b")):
+        asked = talk(*words[:-1])
+        gathered = pair_rows(
+            found.tokenizer, found.template, [Preference(asked.messages, words[-1], "other")], context=1000
+        )
+        row = scoring.fitted(gathered.rows[0].chosen, filler=scoring.filler_of(found.tokenizer), lead=0, context=24)
+        read = scoring.read(found.tokenizer, found.template, talk(*words), context=24)
+        assert row is not None and row.ids == read.ids and len(row.learn) == len(row.ids) <= 24
+    assert scoring.fitted(Row([5, 6, 7, 8], [False, True, True, True]), filler=None, lead=0, context=3) is None
+    assert scoring.fitted(Row([5, 6, 7, 0], [False, True, True, True]), filler=0, lead=0, context=3) is not None
+
+
 @pytest.mark.parametrize("words", [("who?",), ("who?", "Bo.", "and?"), ()])
 def test_what_does_not_end_with_an_answer_is_refused(found: scoring.RewardModel, words: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="does not end with an answer"):
@@ -199,15 +230,14 @@ def test_mean_and_spread_come_with_the_folder(found: scoring.RewardModel) -> Non
     assert (found.head.mean, found.head.spread) == (0.5, 2.0) and found.template.source == PLAIN
 
 
-def test_a_card_speaks_for_adapters_alone() -> None:
-    """A head that knows its own mean and spread is not told another."""
-    own = HeadConfig(("reward",), mean=1.0, spread=3.0)
-    card = {"score_mean": 9.0, "score_spread": 8.0}
-    assert scoring.with_scale(own, card) == own
-    assert scoring.with_scale(HeadConfig(("reward",)), card).spread == 8.0
-    assert scoring.with_scale(HeadConfig(("reward",)), {"score_mean": 9.0}).mean == 0.0
-    with pytest.raises(CheckpointError, match="card.json: .*spread 0"):
-        scoring.with_scale(HeadConfig(("reward",)), card | {"score_spread": 0})
+def test_a_model_without_mean_and_spread_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = letters()
+    folder.save_model(tmp_path / "m", network(tokenizer, HeadConfig(("reward",), kind="reward")), tokenizer, card={})
+    opened = scoring.opened(tmp_path / "m", machine=CPU)
+    assert ask(opened, TALKS) == ask(opened, TALKS, normalise=False) and not opened.scaled
+    assert capsys.readouterr().err.count("without mean and spread") == 1
+    scoring.opened(tmp_path / "m", machine=CPU, normalise=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_other_models_are_refused_with_the_command_for_them(tmp_path: Path) -> None:

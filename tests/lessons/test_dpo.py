@@ -1,12 +1,16 @@
 """DPO by hand: where it begins, which way it pulls, where it ends; and what the lesson does where there are weights."""
 
+import json
 import math
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
-from groundup import tokens
+from groundup import figures, tokens
 from groundup.checkpoint import folder
+from groundup.figures.compare import agree
 from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
@@ -15,9 +19,14 @@ SMALL = ModelConfig(family="gpt2", vocabulary=50257, context=512, width=8, layer
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The rung without OpenAI's weights: with them it takes half a day."""
+    place = tmp_path_factory.mktemp("data")
+    for path in data_dir.iterdir():
+        if path.name != "gpt2-355M":
+            (place / path.name).symlink_to(path.resolve())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GROUNDUP_DATA", str(data_dir))
+        patch.setenv("GROUNDUP_DATA", str(place))
         yield run("dpo")
 
 
@@ -56,7 +65,36 @@ def test_the_margin_grows(lesson):
 def test_the_library_runs_the_recipe(lesson, tmp_path):
     """R02: what the lesson does where there are weights: two stages, and the author's figures from their journal."""
     folder.save_model(tmp_path / "base", build(SMALL, seed=1), tokens.gpt2(), card={})
-    small = {"steps": 2, "epochs": None, "eval_every": 1, "context": 96, "device": "cpu", "threads": 1}
+    small = {"steps": 2, "epochs": None, "eval_every": 1, "context": 96, "device": "cpu", "threads": 1, "lr": 1e-2}
     found = lesson["by_the_library"](tmp_path / "base", tmp_path, **small)
     assert found["loss"]["before"] == pytest.approx(math.log(2), abs=1e-3)
-    assert set(found["loss"]["after"]) == set(found["margins"]) == {"train", "validation"}
+    lines = (tmp_path / "preferred" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    first, second = (one for one in records if one["kind"] == "train")
+    *_, last = (one for one in records if one["kind"] == "eval")
+    assert last["step"] == 2 and abs(last["margin"]) > 1e-4
+    assert found["margins"]["validation"] == pytest.approx(last["margin"] / 0.1)  # his rewards have no beta in them
+    assert found["margins"]["train"] == pytest.approx((first["margin"] + second["margin"]) / 2 / 0.1)
+    after = {"train": pytest.approx((first["loss"] + second["loss"]) / 2), "validation": last["loss"]}
+    assert found["loss"]["after"] == after
+    for stage in ("assistant", "preferred"):
+        assert tomllib.loads((tmp_path / stage / "settings.toml").read_text(encoding="utf-8"))["beta2"] == 0.999
+
+
+def test_the_neighbourhood_holds_his_machines_and_not_an_untuned_model():
+    """R02: both published columns are near, ln 2 and a margin of 0 are not."""
+    known = figures.load()
+    loss, margins = known["book.dpo.loss"], known["book.dpo.margins"]
+    for machine in ("CPU or CUDA", "Apple GPU"):
+        assert agree(loss.expected["after"], loss.published[machine], tolerance=loss.tolerance)
+        assert agree(margins.expected, margins.published[machine], tolerance=margins.tolerance)
+    for part in ("train", "validation"):
+        assert not agree(loss.expected["after"][part], math.log(2), tolerance=loss.tolerance)
+        assert not agree(margins.expected[part], 0.0, tolerance=margins.tolerance)
+
+
+def test_hours_are_announced(lesson, tmp_path, capsys):
+    """R02: where OpenAI's weights lie, standard error says so before anything is tuned; else nothing."""
+    assert not lesson["weights_in"](tmp_path) and not capsys.readouterr().err
+    (tmp_path / "hparams.json").touch()
+    assert lesson["weights_in"](tmp_path) and "half a day" in capsys.readouterr().err

@@ -84,15 +84,23 @@ def test_groups_by_hand():
 
 @pytest.mark.parametrize("score", [0.0, 1.0, 0.1, -1e-30, 1e30])
 def test_equal_scores_teach_nothing(score):
-    """0.1 is no binary number: a mean of three of them in fp32 is another one, and the spread would not be 0.
-
-    Nor do scores that differ in their last digit, as the same text read beside longer ones may have it.
-    """
+    """0.1 is no binary number: a mean of three of them in fp32 is another one, and the spread would not be 0."""
     found = grouped(torch.full((7,), score), torch.tensor([0, 0, 0, 1, 1, 1, 2]))
     assert found.tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("score", [1.0, 0.1, -1e-30, 1e30])
+def test_scores_that_differ_in_their_last_digit_teach_nothing(score):
+    """As the same text read beside longer ones may have it."""
     near = torch.full((4,), score)
     near[1] = torch.nextafter(near[1], torch.tensor(math.inf))
-    assert grouped(near, torch.zeros(4, dtype=torch.int64)).tolist() == [0.0] * 4 or score == 0.0
+    assert near[1] != near[0] and grouped(near, torch.zeros(4, dtype=torch.int64)).tolist() == [0.0] * 4
+
+
+def test_beside_0_every_difference_is_one():
+    """0, x, 0, 0: off by -x/4 and 3x/4, squares 12/16 x^2 over 3, spread x/2. Only a share of it counts as rounding."""
+    found = grouped(torch.tensor([0.0, 1e-30, 0.0, 0.0]), torch.zeros(4, dtype=torch.int64))
+    torch.testing.assert_close(found, torch.tensor([-0.5, 1.5, -0.5, -0.5]))
 
 
 def test_a_score_that_is_no_number_stays_seen():

@@ -142,6 +142,38 @@ def test_distance_to_a_reference_by_hand():
     assert policy(kl=0.3)(Arms([0.0, 0.0]), batch)[0].item() == pytest.approx(2 * truth[1])
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_distance_that_costs_nothing_is_no_part_of_the_loss(own):
+    """The reference is 94 nats surer of a token than the model: e^94 is no fp32 number, and 0 times it is none at all.
+
+    Without a price the loss and its slope are those of the policy's part, ratio 1 and advantage 2; the distance stays
+    to be seen, at its bound e^20 - 1 - 20.
+    """
+    model = Arms([0.0, 95.0])
+    batch = batch_of([0], old_logp=[-95.0], advantage=[2.0], ref_logp=[-1.0])
+    if own:
+        batch.fields["kl_coefficient"] = torch.zeros(1)
+    total, numbers = policy(kl=0.5 if own else 0.0)(model, batch)
+    total.backward()
+    assert total.item() == pytest.approx(-2.0)
+    torch.testing.assert_close(model.logits.grad, torch.tensor([-2.0, 2.0]))
+    assert numbers["reference_kl"].item() == pytest.approx(math.exp(20) - 21, rel=1e-5)
+
+
+def test_a_distance_beyond_all_bounds_stays_a_number():
+    """At a price the loss is 0.5 (e^20 - 21) - 2; the part beyond the bound has no slope, a distance within it has."""
+    model = Arms([0.0, 95.0])
+    total, numbers = policy(kl=0.5)(model, batch_of([0], old_logp=[-95.0], advantage=[2.0], ref_logp=[-1.0]))
+    total.backward()
+    assert total.item() == pytest.approx(0.5 * (math.exp(20) - 21) - 2, rel=1e-5)
+    torch.testing.assert_close(model.logits.grad, torch.tensor([-2.0, 2.0]))
+    surer = Arms([0.0, 95.0])  # the model is sure, the reference 94 nats less so: k3 = 94 - 1, slope 1 a nat
+    total, _ = policy(kl=0.5)(surer, batch_of([1], old_logp=[0.0], advantage=[0.0], ref_logp=[-94.0]))
+    assert total.item() == pytest.approx(0.5 * 93)
+    _, numbers = policy()(Arms([0.0, 0.0]), batch_of([0], old_logp=[-95.0], advantage=[1.0]))
+    assert numbers["ratio_kl"].isfinite()
+
+
 def test_temperature_is_that_of_the_answers():
     """Logits (0, ln 2) at temperature 1/2 are (1, 4) / 5."""
     batch = batch_of([1], old_logp=[math.log(4 / 5)], advantage=[1.0])

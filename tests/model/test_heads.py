@@ -272,9 +272,9 @@ def test_mean_and_spread_change_no_raw_score():
     assert normalised(torch.tensor([5.0]), REWARD).tolist() == [5.0]
 
 
-def test_one_output_of_that_name_is_a_reward():
-    """Files that have no word for a kind (lora.json of before) still say what they hold."""
-    assert HeadConfig(("reward",)) == REWARD and HeadConfig(("reward",)).kind == "reward"
+def test_one_class_is_too_few_whatever_its_name():
+    with pytest.raises(ModelError, match="needs two or more"):
+        HeadConfig(("reward",))
     assert HeadConfig(("reward", "other")).kind == "classes"
 
 
@@ -284,13 +284,13 @@ def test_one_output_of_that_name_is_a_reward():
         ({"labels": ("score",), "kind": "reward"}, "the outputs of a reward model are ['score']"),
         ({"labels": ("a", "b"), "kind": "reward"}, "the outputs of a reward model are ['a', 'b']"),
         ({"labels": ("a", "b"), "kind": "ranking"}, "unknown kind 'ranking'"),
-        ({"labels": ("reward",), "spread": 0.0}, "spread 0.0"),
-        ({"labels": ("reward",), "spread": -1.0}, "spread -1.0"),
-        ({"labels": ("reward",), "spread": math.nan}, "spread nan"),
-        ({"labels": ("reward",), "mean": math.inf}, "mean inf"),
-        ({"labels": ("reward",), "mean": "3"}, "mean '3'"),
-        ({"labels": ("reward",), "mean": True}, "mean True"),
-        ({"labels": ("reward",), "mean": 10**400}, "mean 1000"),
+        ({"labels": ("reward",), "kind": "reward", "spread": 0.0}, "spread 0.0"),
+        ({"labels": ("reward",), "kind": "reward", "spread": -1.0}, "spread -1.0"),
+        ({"labels": ("reward",), "kind": "reward", "spread": math.nan}, "spread nan"),
+        ({"labels": ("reward",), "kind": "reward", "mean": math.inf}, "mean inf"),
+        ({"labels": ("reward",), "kind": "reward", "mean": "3"}, "mean '3'"),
+        ({"labels": ("reward",), "kind": "reward", "mean": True}, "mean True"),
+        ({"labels": ("reward",), "kind": "reward", "mean": 10**400}, "mean 1000"),
         ({"labels": ("a", "b"), "mean": 1.0}, "classes were given mean 1.0"),
         ({"labels": ("a",)}, "['a']"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from groundup import report
-from groundup.report import measures, pairs, panels
+from groundup.losses.preference import WITHOUT_REFERENCE
+from groundup.report import measures, pairs, panels, preferences
 from groundup.report.figures import figures
 from groundup.report.page import comparable, single
 from groundup.report.read import Run, Table
@@ -134,6 +136,65 @@ def test_both_rewards_falling_is_no_harm_by_itself() -> None:
     assert the("both rewards fall", far).severity == "warning"
     assert "both rewards fall" not in kinds(dpo())
     assert "both rewards fall" not in kinds(dpo({"chosen_reward": (0.0, -0.1), "rejected_reward": (0.0, -3.0)}))
+
+
+def free(loss: str, looks: tuple[float, float, float, float], **settings: Any) -> Run:
+    """A run without a reference: looks at steps 0, 20, 30 and 40, and training pairs whose answers are likelier."""
+    run = dpo({"chosen_reward": (-1.0, -0.5), "rejected_reward": (-1.2, -0.9), "drift": (math.nan, math.nan)},
+              settings={"loss": loss, "beta": 2.0} | settings)  # fmt: skip
+    seen = [{"step": step, "loss": 0.6 - step / 400, "accuracy": 0.5 + step / 200, "margin": step / 40,
+             "chosen_reward": value, "rejected_reward": value - step / 40}
+            for step, value in zip((0, 20, 30, 40), looks, strict=True)]  # fmt: skip
+    return replace(run, evaluations=Table(seen))
+
+
+@pytest.mark.parametrize("loss", ["simpo", "orpo"])
+def test_without_a_reference_rewards_are_compared_with_the_first_look(loss: str) -> None:
+    """The pairs of validation are less likely than those of the first training step: that alone is no fall."""
+    still = free(loss, (-3.0, -3.0, -3.0, -3.0))
+    assert "both rewards fall" not in kinds(still)
+    found = the("both rewards fall", free(loss, (-3.0, -30.0, -90.0, -93.0)))
+    assert "fell by 90.00 a token, that of the rejected ones by 91.00: the margin grew by 1.00" in found.seen
+    assert found.severity == "note" and "nats" not in found.seen and ("--loss orpo" in found.do) == (loss == "simpo")
+    assert "a larger --beta" not in found.do
+    assert "reference" not in the("in order", still).means
+
+
+def test_rewards_per_token_are_no_nats_per_answer() -> None:
+    falls = {"chosen_reward": (0.0, -4.0), "rejected_reward": (0.0, -7.0)}
+    assert "38 nats at beta 0.1" in the("both rewards fall", dpo(falls)).seen  # 3.85, the mean of the last four
+    found = the("both rewards fall", dpo(falls, settings={"average": True}))
+    assert found.severity == "note" and "nats" not in found.seen
+
+
+def test_another_reference_is_not_where_the_run_began() -> None:
+    """A model that lies 3 below its reference from the first step on has lost nothing."""
+    low = {"chosen_reward": (-3.0, -3.0), "rejected_reward": (-3.0, -3.1)}
+    assert "both rewards fall" not in kinds(dpo(low, settings={"reference": "runs/other"}))
+    assert "both rewards fall" in kinds(dpo(low))
+
+
+def test_losses_without_a_reference_are_the_same_everywhere() -> None:
+    assert preferences.WITHOUT_REFERENCE == WITHOUT_REFERENCE
+
+
+def test_a_test_of_earlier_weights_does_not_speak_for_those_of_now() -> None:
+    """The test of step 20 was half wrong; the last look, of step 40, is in order, and better than length."""
+    test = {"model": "model", "step": 20, "rows": 400, "accuracy": 0.5, "longer_baseline": 0.6}
+    went_on = reward(test, {"longer_baseline": (0.6, 0.6)})
+    assert kinds(went_on) == {"in order"}
+    assert "like a coin" in kinds(reward(test | {"step": 40}))
+    told = "These are figures of the weights of step 20; the run went on since, to step 40."
+    assert told in pairs.section(went_on) and "These are figures" not in pairs.section(reward(test | {"step": 40}))
+    best = {"loss": (0.6, 0.5)}
+    assert "best/ is now of step 40" in pairs.section(reward(test | {"model": "best"}, best))
+
+
+def test_the_good_word_names_what_was_measured() -> None:
+    assert the("in order", dpo()).means == "No sign of memorising, or of a model that ran away from its reference."
+    assert the("in order", reward()).means.startswith("No sign of memorising. Going by length alone")
+    found = preferences.in_order(made("dpo", {"accuracy": (0.5, 0.9)}))
+    assert found is not None and found.means == ""
 
 
 def test_validation_speaks_before_training() -> None:
@@ -280,6 +341,14 @@ def test_the_test_pairs_and_their_calibration() -> None:
     assert pairs.section(reward({})) == "" and pairs.section(Run(command="classify", test=test)) == ""
     assert "Calibration" not in pairs.section(reward({"rows": 40, "bins": [{"low": "x"}]}))
     assert "<h2>Classes" not in single(reward(test), [])
+
+
+def test_the_surest_errors_are_shown() -> None:
+    one = {"prompt": "Who?", "chosen": "<b>Mira", "rejected": "Bo" * 400, "ahead": -1.25, "where": "entry 3"}
+    page = pairs.section(reward({"rows": 2, "accuracy": 0.5, "worst": [one, "x", {"ahead": "x"}]}))
+    assert "2 surest errors" in page and "<td>&lt;b&gt;Mira</td>" in page and '<td class="number">1.250</td>' in page
+    assert "Bo" * 150 + "</td>" in page and "<b>Mira" not in page
+    assert "errors" not in pairs.section(reward({"rows": 2, "worst": "x"}))
 
 
 def test_marks_before_and_after_stand_side_by_side() -> None:

@@ -194,12 +194,6 @@ def test_modes_weights_gradients_and_generators_are_as_before(algorithm, actors,
     assert torch.equal(found.logp, collect(calm, asked.chosen(range(4)), how, number=0, price=0.1, rows=8).logp)
 
 
-def test_without_a_reference_there_is_no_distance(actors, settings, asked):
-    how = settings()
-    found = collect(actors(how, reference=None), asked, how, number=0, price=0.5, rows=8)
-    assert "kl" not in found.notes and found.ref_logp is None
-
-
 def test_a_reference_that_knows_other_ids_is_refused(actors, settings, network):
     how = settings()
     with pytest.raises(ModelError, match="the policy knows .* ids, the reference 9"):
@@ -226,7 +220,7 @@ def test_notes_by_hand():
     found = figures.notes(answers, rewards, logp=logp, mask=mask, ref_logp=logp - 0.5)
     assert found == pytest.approx({
         "reward": 0.5, "reward.exact": 0.5, "reward.length": 0.375, "length": 2.0, "ended": 0.5, "entropy": 2.5,
-        "distinct": 0.5, "repetition": 0.0, "kl": (1.5 + 0.5) / 2,
+        "written": 4.0, "distinct": 0.5, "repetition": 0.0, "kl": (1.5 + 0.5) / 2,
     })  # fmt: skip
     assert figures.spread(torch.tensor([1.0, 3.0])) == 1.0
 
@@ -246,9 +240,24 @@ def test_a_rollout_has_all_figures(actors, settings, asked):
     found = collect(actors(how, rewards=["length:4", "0.5*regex:a"]), asked, how, number=7, price=0.25, rows=8)
     assert set(found.notes) == {
         "reward", "reward.length", "reward.regex", "length", "ended", "entropy", "distinct", "repetition", "kl",
-        "kl_coefficient", "score_spread", "explained_variance", "rollout",
+        "kl_coefficient", "score_spread", "explained_variance", "rollout", "written", "written_per_second",
     }  # fmt: skip
     assert found.notes["rollout"] == 7 and found.notes["kl_coefficient"] == 0.25
+    assert found.notes["written"] == int(found.sizes.sum())  # each answer once, however often it is learnt from
+    assert found.notes["written_per_second"] > 0
+    again = {"written_per_second": 0.0}  # a clock's: all others are the same the next time
+    second = collect(actors(how, rewards=["length:4", "0.5*regex:a"]), asked, how, number=7, price=0.25, rows=8)
+    assert second.notes | again == found.notes | again
+
+
+def test_groups_without_a_difference_are_counted(actors, settings, asked):
+    """Advantages of (1, 0), (1, 1), (0, 0), (0, 1): two of the four groups teach nothing. Only GRPO has groups."""
+    scores = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    assert figures.flat(collecting.compared(scores, torch.ones(8, 3), group=2), group=2) == 0.5
+    how = settings(algorithm="grpo", group=4, unfinished=0.0)
+    for reward, share in (("regex:^", 1.0), ("length:4", 0.0)):  # found in every answer; lengths differ
+        found = collect(actors(how, rewards=[reward]), asked.chosen(range(2)), how, number=0, price=0.1, rows=8)
+        assert found.notes["flat"] == share
 
 
 # text

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from groundup import cli
 from groundup.errors import DataError, SettingsError
 from groundup.rollouts import checkable
 from groundup.rollouts.prompts import Answer, Prompt
 from groundup.rollouts.rewards import Part, Rewards, parse
+from groundup.stages import ppo
 
 PROMPT = Prompt(({"role": "user", "content": "who has it?"},), "Mira has it.", "line 7 of talks.jsonl")
 
@@ -64,6 +66,32 @@ def test_weights_and_sums_by_hand():
     assert rewards.words() == "2 * exact - 0.5 * length:6 + 0.1 * regex:Mira"
 
 
+def test_a_weight_below_zero_on_the_command_line(monkeypatch: pytest.MonkeyPatch):
+    """It begins with a dash, as a flag does: written behind an equals sign it is a reward."""
+    given = []
+    monkeypatch.setattr(ppo, "run", lambda settings: given.append(settings.reward))
+    monkeypatch.setattr(ppo, "show", lambda result: None)
+    assert cli.main(["ppo", "runs/a", "--reward", "exact", "--reward=-0.5*length:6"]) == 0
+    assert given == [["exact", "-0.5*length:6"]]
+    assert parse(given[0])([answer("Mira has it.")]) == [1 - 0.25]
+
+
+def test_a_function_may_have_the_name_that_a_second_reward_got(tmp_path):
+    """Two patterns are regex and regex2; a function regex2 is a third reward: 1 + 10 * 0 + 100 * 7."""
+    (tmp_path / "my.py").write_text("def regex2(p, r, t):\n    return [7.0] * len(r)\n", encoding="utf-8")
+    own = f"100*{tmp_path / 'my.py'}:regex2"
+    found = parse(["regex:a", "10*regex:b", own]).apart([answer("a")])
+    assert found.parts == {"regex": [1.0], "regex2": [0.0], "regex22": [7.0]} and found.total == [701.0]
+    found = parse([own, "regex:a", "10*regex:b"]).apart([answer("a")])
+    assert found.parts == {"regex2": [7.0], "regex": [1.0], "regex3": [0.0]} and found.total == [701.0]
+
+
+def test_parts_of_one_name_all_count():
+    """Made by hand, where nobody gave them names of their own: 1 + 2 * 3."""
+    parts = (Part("mine", lambda answers: [1.0], "one"), Part("mine", lambda answers: [3.0], "two", weight=2.0))
+    assert Rewards(parts)([answer("x")]) == [7.0]
+
+
 @pytest.mark.parametrize(
     ("specs", "said"),
     [
@@ -96,7 +124,9 @@ def test_words_that_mean_nothing(specs, said):
         (7, "gave 7, not a list"),
         ([[1.0, 2.0], 1.0], "gave [1.0, 2.0]"),
         ([torch.ones(2), 1.0], "gave tensor"),
-        ({"a": 1, "b": 2}, "gave 'a'"),
+        ({1.0: "a", 0.5: "b"}, "gave a dict, not a list"),  # its keys would do as numbers
+        ({1.0, 0.5}, "gave a set, not a list"),  # which of them is whose?
+        ({1.0: 0, 0.5: 0}.keys(), "gave a dict_keys, not a list"),
         ([10**400, 1.0], "gave 1000"),
         ([10**5000, 1.0], "gave a number too long"),
     ],
@@ -107,6 +137,26 @@ def test_what_is_no_number_is_said_with_prompt_and_function(values, said):
     assert said in caught.value.what and "mine (rewards.py, line 3)" in caught.value.what
     if "answers" not in said and "list" not in said:
         assert "line 7 of talks.jsonl" in caught.value.what
+
+
+class Broken:
+    """A value of one's own that cannot be looked at."""
+
+    def __iter__(self):
+        raise RuntimeError("the disk is gone")
+
+    def __float__(self):
+        raise KeyError("half")
+
+    def __repr__(self):
+        raise LookupError
+
+
+def test_values_that_break_when_looked_at_are_said():
+    with pytest.raises(DataError, match="gave a Broken that cannot be read: RuntimeError: the disk is gone"):
+        given(Broken())
+    with pytest.raises(DataError, match="gave a Broken that cannot be written out for the answer to line 7 of talks"):
+        given([Broken(), 1.0])
 
 
 @pytest.mark.parametrize("values", [np.array([1.0, 0.5]), torch.tensor([1.0, 0.5]), (True, 0.5), [np.float32(1), 0.5]])

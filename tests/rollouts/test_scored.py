@@ -10,7 +10,7 @@ from groundup.errors import CheckpointError, DataError
 from groundup.evaluate import scoring
 from groundup.model import ModelConfig, build
 from groundup.model.heads import Classifier, HeadConfig
-from groundup.rollouts.prompts import Answer
+from groundup.rollouts.prompts import Answer, Prompt
 from groundup.rollouts.rewards import parse
 from groundup.text.conversations import Conversation
 
@@ -42,6 +42,14 @@ def test_its_scores_are_the_reward(tmp_path, said, template, machine, tokenizer)
     assert found.parts["model"] == pytest.approx(truth, abs=1e-5) and len(set(truth)) > 1
     assert found.total == pytest.approx([2 * value for value in truth], abs=1e-5)
     assert judge.tokenizer.fingerprint != tokenizer.fingerprint
+
+
+def test_an_answer_that_ends_at_once_is_scored_however_long_its_prompt(tmp_path, template, machine):
+    """Its context of 64 is shorter than the prompt: what is read is the end of the prompt."""
+    path = kept(tmp_path / "judge", "?| ABCabcdefghijklmnopqrstuvwxyz0123456789", template.source)
+    prompts = [Prompt(({"role": "user", "content": "a" * count},)) for count in (200, 300)]
+    found = parse([str(path)], machine=machine)([Answer(prompt, "", [1], True) for prompt in prompts])
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
 def test_what_its_tokenizer_cannot_express_is_said(tmp_path, said, template, machine):

@@ -1,5 +1,7 @@
 """A reward from a file of one's own: what it is given, and in words how it can fail."""
 
+import sys
+
 import pytest
 
 from groundup.errors import DataError, SettingsError
@@ -27,6 +29,35 @@ def test_it_is_given_messages_texts_and_right_answers(tmp_path):
     found = parse([f"0.5*{spec}"]).apart(ANSWERS)
     assert found.total == [0.5, 0.0] and found.parts == {"score": [1.0, 0.0]}
     assert [path.name for path in tmp_path.iterdir()] == ["my.py"]  # no bytecode beside it
+
+
+def test_it_finds_what_lies_beside_it_and_nobody_else_does(tmp_path):
+    """One module is imported as the file is read, the other as the function runs: it yields, and so runs late."""
+    (tmp_path / "beside_at_first.py").write_text("WORTH = 2.0\n", encoding="utf-8")
+    (tmp_path / "beside_later.py").write_text("WORTH = 0.5\n", encoding="utf-8")
+    spec = written(
+        tmp_path,
+        "import beside_at_first\n"
+        "def score(prompts, responses, references):\n"
+        "    import beside_later\n"
+        "    yield from [beside_at_first.WORTH, beside_later.WORTH]\n",
+    )
+    before, writes_none = list(sys.path), sys.dont_write_bytecode
+    rewards = parse([spec])
+    assert sys.path == before
+    assert rewards(ANSWERS) == [2.0, 0.5]
+    assert sys.path == before and sys.dont_write_bytecode == writes_none
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside_at_first.py", "beside_later.py", "my.py"]
+
+
+def test_a_file_that_fails_leaves_the_path_as_it_was(tmp_path):
+    before = list(sys.path)
+    with pytest.raises(SettingsError):
+        parse([written(tmp_path, "1 / 0\n")])
+    rewards = parse([written(tmp_path, "def score(p, r, t):\n    import sys\n    del sys.path[0]\n    return 1 / 0\n")])
+    with pytest.raises(DataError):
+        rewards(ANSWERS)
+    assert sys.path == before
 
 
 def test_what_it_is_given_is_its_own(tmp_path):

@@ -14,6 +14,7 @@ from groundup.losses.policy import policy as policy_loss
 from groundup.machine import Machine
 from groundup.rollouts import source
 from groundup.rollouts.prompts import Prompts
+from groundup.rollouts.rewards import Part, Rewards
 from groundup.rollouts.source import Examples, Rollouts
 
 quiet = lambda text: None  # noqa: E731
@@ -245,6 +246,32 @@ def test_prompts_without_answers_are_found_before_anything_is_written(actors, se
     silent = Prompts([Prompt(each.messages, None, each.where) for each in asked.prompts], asked.ids)
     with pytest.raises(DataError, match="row 0 has none"):
         Rollouts(actors(how, rewards=["exact"]), silent, how, micro=4)
+
+
+def test_a_few_answers_of_the_rollout_can_be_read(actors, settings, asked):
+    """The first answers to its first three prompts, as the reward saw them, with what it gave; none before the first.
+
+    The reward gives answer number n n / 2, and who did not come to an end loses 5.
+    """
+    how, seen = settings(algorithm="grpo", group=2, unfinished=5.0), []
+
+    def halves(answers):
+        seen.extend(answers)
+        return [number / 2 for number in range(len(answers))]
+
+    cast = dataclasses.replace(actors(how), rewards=Rewards((Part("halves", halves, "halves"),)))
+    batches = Rollouts(cast, asked, how, micro=4, say=quiet)
+    assert batches.samples() == ""
+    next(iter(batches))
+    truth = [
+        f"{seen[n].prompt.messages[0]['content']}\n-> {' '.join(seen[n].text.split())}  "
+        f"({n / 2 - 5 * (not seen[n].ended):g})"
+        for n in (0, 2, 4)
+    ]
+    assert batches.samples().split("\n\n") == truth and len({each.prompt.where for each in seen[:6]}) == 3
+    again = Rollouts(cast, asked, how, micro=4, say=quiet)
+    again.restore(through_a_file(batches.state()))
+    assert again.samples() == batches.samples()
 
 
 # what a batch costs

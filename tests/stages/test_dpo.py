@@ -296,6 +296,8 @@ def test_a_dry_run_leaves_nothing_and_asks_no_reference(
         ({"loss": "simpo", "reference": "runs/other"}, "--reference means nothing with --loss simpo"),
         ({"loss": "ipo", "smoothing": 0.1}, "--smoothing means nothing with --loss ipo"),
         ({"gamma": 0.5}, "--gamma means nothing with --loss sigmoid"),
+        ({"loss": "simpo", "average": True}, "--average means nothing with --loss simpo"),
+        ({"loss": "orpo", "average": True}, "--average means nothing with --loss orpo"),
         ({"lora_rank": 4}, "--lora-rank means nothing with --train all"),
         ({"data": ["no/such.jsonl"]}, "no such file or name"),
         ({"context": 12}, "the training pairs: there is nothing to learn"),

@@ -176,6 +176,17 @@ def test_a_reference_that_was_lost_is_not_made_up(base: Path, data: Path, tmp_pa
         resumed(tmp_path / "run")
 
 
+def test_what_was_measured_at_first_cannot_be_measured_later(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Said before a step is made, and not behind the last one."""
+    cut(base, data, tmp_path / "run", 3)
+    (tmp_path / "run" / "data" / "before.json").unlink()
+    cut_after(monkeypatch, 0)
+    with pytest.raises(GroundupError, match=r"before\.json is missing"):
+        resumed(tmp_path / "run")
+
+
 def test_a_reference_of_other_data_is_refused(base: Path, data: Path, tmp_path: Path):
     cut(base, data, tmp_path / "one", 3)
     cut(base, data, tmp_path / "other", 3, seed=4)  # the same pairs, divided otherwise

@@ -77,7 +77,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def lines(out: Path) -> list[dict[str, Any]]:
     """The journal without clocks."""
-    clocks = ("seconds", "tokens_per_second")
+    clocks = ("seconds", "tokens_per_second", "written_per_second")
     return [{name: value for name, value in each.items() if name not in clocks} for each in Journal(out).read()]
 
 
@@ -147,6 +147,13 @@ def test_adapters_stay_near_their_own_base_and_hold_no_second_model(asked: dict[
     assert result.drawn.kl is not None
 
 
+@pytest.mark.parametrize("changes", [{}, {"train": "lora", "lora_rank": 2}], ids=["full", "lora"])
+def test_policy_and_reference_agree_to_the_bit_in_bf16(asked: dict[str, Any], changes: dict[str, Any]) -> None:
+    result = done(asked, dtype="bf16", steps=1, **changes)
+    first = next(each for each in lines(result.out) if each["kind"] == "train")
+    assert (first["rollout"], first["kl"]) == (0, 0)
+
+
 def test_the_distance_is_that_of_two_folders(asked: dict[str, Any], base: Path) -> None:
     """What the closing says of its greedy answers, worked out again from the base and from RUN/model, one by one."""
     result = done(asked, steps=6, lr=5e-3)
@@ -159,7 +166,9 @@ def test_the_distance_is_that_of_two_folders(asked: dict[str, Any], base: Path) 
         texts = now.tokenizer.decode([id for id in ids if id not in now.tokenizer.ends]).strip()
         assert texts == one["after"]
         found.append(sum(chance(now.model, prompt, ids)) - sum(chance(then.model, prompt, ids)))
-    assert result.after.kl == pytest.approx(sum(found) / len(found), abs=1e-4)
+    assert result.after.log_ratio == pytest.approx(sum(found) / len(found), abs=1e-4) and result.after.kl is None
+    look = next(each for each in reversed(lines(result.out)) if each["kind"] == "eval")  # the same prompts and weights
+    assert look["log_ratio"] == pytest.approx(result.after.log_ratio, abs=1e-6) and "kl" not in look
 
 
 @torch.no_grad()
@@ -250,14 +259,8 @@ def test_a_longer_run_goes_on(asked: dict[str, Any]) -> None:
     done(asked)
     result = ppo.run(Ppo.create(out=asked["out"], resume=True, steps=6))
     assert isinstance(result, ppo.Result) and result.steps == 6
-    assert [record["step"] for record in Journal(asked["out"]).read() if record["kind"] == "train"] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-    ]
+    steps = [record["step"] for record in Journal(asked["out"]).read() if record["kind"] == "train"]
+    assert steps == list(range(1, 7))
 
 
 def test_a_reference_that_changed_is_refused(asked: dict[str, Any], base: Path) -> None:
@@ -298,7 +301,6 @@ def test_micro_batches_change_nothing(asked: dict[str, Any], tmp_path: Path) -> 
         ({"steps": None, "minutes": 1.0}, "--minutes cannot be kept"),
         ({"template": "chatml"}, r"writes tokens that the model has never seen: <\|im_start\|>"),
         ({"reward": ["exactly"]}, "no reward 'exactly'"),
-        ({"kl": 0.0, "kl_target": 3.0}, "--kl-target"),
     ],
 )
 def test_settings_that_do_not_go_together(asked: dict[str, Any], changes: dict[str, Any], said: str) -> None:
@@ -350,6 +352,26 @@ def test_an_epoch_is_one_pass_over_the_prompts(asked: dict[str, Any]) -> None:
     """16 prompts, 2 answers each, learnt from twice, 4 at a time: 16 steps."""
     checks = ppo.run(Ppo.create(**asked | {"steps": None, "epochs": 1.0, "group": 2, "dry_run": True}))
     assert isinstance(checks, Preflight) and checks.steps == 16 and checks.epochs == 1.0
+
+
+def test_a_run_goes_on_without_looks_and_without_a_page(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, long = (
+        conversations.read(asked["data"][0]),
+        conversations.Conversation(({"role": "user", "content": "a" * 60},)),
+    )
+    monkeypatch.setattr(conversations, "split", lambda *_, **__: conversations.Split(rows, [long], [long]))
+
+    def none(*_: Any) -> None:
+        raise DataError("no page today", "look tomorrow")
+
+    monkeypatch.setattr(ppo.report, "write", none)
+    result = done(asked, steps=1)
+    assert (result.measured, result.before.rows, result.best_reward) == ("train", 20, None)
+    assert not [each for each in lines(result.out) if each["kind"] == "eval"]
+    said = capsys.readouterr().err
+    assert "nothing is measured on the test prompts: no prompt is left" in said and "none: no page today" in said
 
 
 def test_conversations_are_asked_their_last_question(asked: dict[str, Any], tmp_path: Path) -> None:

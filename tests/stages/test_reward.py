@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
     "batch": 8, "epochs": 3, "lr": 3e-3, "seed": 3, "log_every": 1, "warmup": 0, "device": "cpu", "dtype": "fp32",
     "threads": 1,
 }  # fmt: skip
+UNSCALED = HeadConfig(("reward",), kind="reward")
 CPU = machines.choose(device="cpu", dtype="fp32", threads=1)
 
 
@@ -99,10 +100,12 @@ def sides(rows: list[preferences.Preference]) -> list[Conversation]:
 
 def training_scores(out: Path) -> torch.Tensor:
     """What the command's own way of asking says of every training answer."""
+    return ask(out, sides(preferences.read(out / "data" / "train.jsonl")))
+
+
+def ask(out: Path, talks: list[Conversation]) -> torch.Tensor:
     found = scoring.opened(out, machine=CPU)
-    talks = sides(preferences.read(out / "data" / "train.jsonl"))
-    given = scoring.scores(found.model, found.tokenizer, found.template, talks, machine=CPU, batch=16)
-    return torch.tensor(given)
+    return torch.tensor(scoring.scores(found.model, found.tokenizer, found.template, talks, machine=CPU, batch=16))
 
 
 def test_a_reward_model_learns_and_leaves_what_it_promises(
@@ -138,17 +141,16 @@ def test_scores_of_the_training_answers_have_mean_0_and_spread_1(base: Path, dat
     found = training_scores(out)
     assert float(found.mean()) == pytest.approx(0, abs=1e-4)
     assert float(found.std(correction=0)) == pytest.approx(1, abs=1e-4)
-    assert head(out) == HeadConfig(("reward",), mean=result.mean, spread=result.spread)
+    assert head(out) == HeadConfig(("reward",), kind="reward", mean=result.mean, spread=result.spread)
     assert (head(out).mean, head(out).spread) != (0.0, 1.0) != (head(out / "best").mean, head(out / "best").spread)
-    card = folder.load(out, classifier=True).card
-    assert (card["score_mean"], card["score_spread"], card["license"]) == (result.mean, result.spread, "mit")
+    assert folder.load(out, classifier=True).card["license"] == "mit"
     raw = (out / "state" / f"step-{result.steps:08d}" / "model" / "model.safetensors").read_bytes()
     assert (out / "model" / "model.safetensors").read_bytes() == raw  # the weights are those of the checkpoint
 
 
 def test_scores_as_they_are_where_nothing_is_to_be_measured(base: Path, data: Path, tmp_path: Path) -> None:
     result = finished(base, data, tmp_path / "run", epochs=1, normalise=False)
-    assert (result.mean, result.spread) == (0.0, 1.0) and head(tmp_path / "run") == HeadConfig(("reward",))
+    assert (result.mean, result.spread) == (0.0, 1.0) and head(tmp_path / "run") == UNSCALED
 
 
 def test_a_kill_before_the_scores_are_measured_leaves_a_whole_model(
@@ -163,7 +165,7 @@ def test_a_kill_before_the_scores_are_measured_leaves_a_whole_model(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(reward, "_scaled", cut)
         reward.run(settings(base, data, tmp_path / "cut", epochs=1))
-    assert head(tmp_path / "cut") == HeadConfig(("reward",)) and not (tmp_path / "cut" / "test.json").exists()
+    assert head(tmp_path / "cut") == UNSCALED and not (tmp_path / "cut" / "test.json").exists()
     resumed = reward.run(Reward.create(out=tmp_path / "cut", resume=True))
     assert isinstance(resumed, reward.Result)
     assert (resumed.mean, resumed.spread, resumed.test) == (whole.mean, whole.spread, whole.test)
@@ -193,17 +195,45 @@ def test_what_does_not_learn_stays_as_it_was(base: Path, data: Path, tmp_path: P
              if name.startswith("blocks.") and not torch.equal(before[name], after[name])}  # fmt: skip
     assert moved == {"head": set(), "last-block": {"1"}, "lora": {"0", "1"}}[train]
     assert torch.equal(before["token_table.weight"], after["token_table.weight"])
-    found = training_scores(tmp_path / "run")  # adapters, too, come with mean and spread
+    assert (head(tmp_path / "run").mean, head(tmp_path / "run").spread) == (result.mean, result.spread) != (0.0, 1.0)
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "run" / "model").glob("lora.json")]
+    wanted = [(result.mean, result.spread)] if train == "lora" else []
+    assert [(one["head"]["mean"], one["head"]["spread"]) for one in kept] == wanted
+    found = training_scores(tmp_path / "run")
     assert float(found.std(correction=0)) == pytest.approx(1, abs=1e-3) and result.spread > 0
 
 
 def test_rows_fit_the_context_and_cuts_are_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row of a language model has one id more than the context; these are read whole and have none to spare."""
     base = language_model(tmp_path / "short", context=16)
-    finished(base, data, tmp_path / "run", epochs=1)
-    assert re.search(r"train +\d+ cut inside an answer", capsys.readouterr().err)
+    result = finished(base, data, tmp_path / "run", epochs=1)
+    assert re.search(r"train +\d+ of 96 pairs are longer .* beginning of their prompts", capsys.readouterr().err)
     card = folder.load(tmp_path / "run", classifier=True).card
-    assert card["cut"]["train"] > 0 and card["rows"]["kept"]["train"] <= 96
+    train = preferences.read(tmp_path / "run" / "data" / "train.jsonl")
+    long = [len(row.messages[0]["content"]) + 1 + max(len(row.chosen), len(row.rejected)) > 16 for row in train]
+    assert 0 < sum(long) < 96 and card["cut"]["train"] == sum(long) and card["rows"]["kept"]["train"] == 96
+    found = training_scores(tmp_path / "run")  # of the rows that `score` reads: mean and spread are theirs
+    assert float(found.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(found.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert result.test is not None
+    test = sides(preferences.read(tmp_path / "run" / "data" / "test.jsonl"))
+    chosen, rejected = ask(tmp_path / "run", test[::2]), ask(tmp_path / "run", test[1::2])
+    assert result.test["accuracy"] == float((chosen > rejected).double().mean())
+    assert result.test["margin"] == pytest.approx(float((chosen - rejected).mean()) * result.spread, abs=1e-4)
+
+
+def test_pairs_whose_answer_leaves_no_room_are_left_out(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers have 3 to 8 letters, so that rows of 8 ids, one of them the end of the prompt, hold those of 3 to 6."""
+    base = language_model(tmp_path / "short", context=8)
+    result = finished(base, data, tmp_path / "run", epochs=1)
+    train = preferences.read(tmp_path / "run" / "data" / "train.jsonl")
+    fits = [max(len(row.chosen), len(row.rejected)) < 8 for row in train]
+    assert 0 < sum(fits) < 96 and result.rows["train"] == sum(fits)
+    assert f"{96 - sum(fits)} pairs left out: {reward.NO_ROOM} of 8 tokens" in capsys.readouterr().err
+    with pytest.raises(DataError, match="the training pairs: there is nothing to learn. In each an answer leaves no"):
+        reward.run(settings(base, data, tmp_path / "none", context=2))
 
 
 def test_margins_are_asked_for_only_where_they_are_wanted(base: Path, tmp_path: Path) -> None:
@@ -216,15 +246,24 @@ def test_margins_are_asked_for_only_where_they_are_wanted(base: Path, tmp_path: 
     assert losses[False] == pytest.approx(np.log(2), abs=0.1) and losses[True] == pytest.approx(3.05, abs=0.1)
 
 
+def test_how_many_pairs_have_a_margin_is_told(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row | ({"margin": 1.0} if n % 3 == 0 else {}) for n, row in enumerate(entries(120))]
+    data = as_jsonl(tmp_path / "pairs.jsonl", rows)
+    finished(base, data, tmp_path / "run", epochs=None, steps=1, margins=True)
+    train = preferences.read(tmp_path / "run" / "data" / "train.jsonl")
+    assert f"{sum(row.margin is not None for row in train)} of 96 training pairs have one" in capsys.readouterr().err
+
+
 def test_margins_that_nobody_gave_are_refused_and_the_folder_stays_free(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no training pair has a margin"):
         reward.run(settings(base, data, tmp_path / "run", margins=True))
     assert finished(base, data, tmp_path / "run", epochs=1).steps > 0
 
 
-def test_changed_pairs_are_noticed_on_resume(base: Path, data: Path, tmp_path: Path) -> None:
-    finished(base, data, tmp_path / "run", epochs=1)
-    path = tmp_path / "run" / "data" / "train.jsonl"
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_changed_pairs_are_noticed_on_resume(base: Path, data: Path, tmp_path: Path, part: str) -> None:
+    finished(base, data, tmp_path / "run", epochs=None, steps=1)
+    path = tmp_path / "run" / "data" / f"{part}.jsonl"
     first, *others = preferences.read(path)
     preferences.write(path, [preferences.Preference(first.messages, first.rejected, first.chosen), *others])
     with pytest.raises(CheckpointError, match="training data .* changed"):

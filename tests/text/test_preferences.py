@@ -10,8 +10,15 @@ import pytest
 
 from groundup.errors import DataError
 from groundup.text import preferences
-from groundup.text.conversations import told
-from groundup.text.preferences import PARTED, UNASKED, Preference, chosen_is_longer, read, split, write
+from groundup.text.preferences import (
+    FAULT,
+    PARTED,
+    UNASKED,
+    Preference,
+    read,
+    split,
+    write,
+)
 
 HI, HELLO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 BYE = {"role": "assistant", "content": "Bye"}
@@ -136,6 +143,25 @@ def test_a_prompt_may_be_a_transcript_up_to_the_answer(tmp_path: Path):
         assert one(tmp_path, {"prompt": text, "chosen": "d", "rejected": "e"}).messages[0]["content"] == text
 
 
+@pytest.mark.parametrize("prompt", ["a", " a\n", transcript("H: a") + "\n\nAssistant:", [HI | {"content": "a"}]])
+def test_an_answer_that_begins_with_its_prompt_loses_it(tmp_path: Path, prompt: Any):
+    found = one(
+        tmp_path, {"prompt": prompt, "chosen": transcript("H: a", "A: b"), "rejected": "Human: a\n\nAssistant:"}
+    )
+    assert (len(found.messages), found.chosen, found.rejected) == (1, "b", "")
+    turns = [HI, HELLO, {"role": "user", "content": "c"}]
+    said = transcript("H: Hi", "A: Hello", "H: c", "A: d")
+    assert one(tmp_path, {"prompt": turns, "chosen": said, "rejected": "e"}).chosen == "d"
+    for text in ("Human: x\n\nAssistant: b", "Human: nobody", "Look:" + transcript("H: a", "A: b")):  # said on purpose
+        assert one(tmp_path, {"prompt": "a", "chosen": text, "rejected": "e"}).chosen == text
+
+
+def test_a_fault_of_ones_own_drops_nothing(tmp_path: Path):
+    assert one(tmp_path, {"prompt": "Hi", "chosen": "Hello", "rejected": "Bye", "fault": "too brief"}).fault == ""
+    write(tmp_path / "x.jsonl", [asked("Hi", fault=PARTED)])
+    assert json.loads((tmp_path / "x.jsonl").read_text())["groundup.fault"] == PARTED
+
+
 def test_turns_of_one_role_become_one(tmp_path: Path):
     begins = ("H: a", "A: b", "A: c", "H: d", "H: e")
     found = one(tmp_path, {"chosen": transcript(*begins, "A: f"), "rejected": transcript(*begins, "A: g")})
@@ -254,6 +280,7 @@ NUMBERED = {"prompt": "Hi", "response_1": "Hello", "response_2": "Bye"}
         (PAIR | {"rejected": [BYE, BYE]}, "'rejected' of entry 1 .*roles out of order"),
         (PAIR | {"chosen": [HI | {"content": "Ho"}, HELLO]}, "begins with other messages than its prompt"),
         (PAIR | {"chosen": "\ud800"}, "'chosen' of entry 1 of .* half of a surrogate pair"),
+        (PAIR | {"chosen": transcript("H: Ho", "A: b")}, "'chosen' of entry 1 .* begins with another prompt"),
         (PAIR | {"input": "1, 2"}, "both 'prompt' and 'input'"),
         (PAIR | {"messages": [BYE]}, "has 'prompt' and 'messages' too"),
         (PAIR | {"tools": [{"name": "f"}]}, "has 'tools', which is not supported"),
@@ -263,7 +290,7 @@ NUMBERED = {"prompt": "Hi", "response_1": "Hello", "response_2": "Bye"}
         (PAIR | {"margin": float("inf")}, "'margin' of entry 1 of .* is Infinity"),
         (PAIR | {"margin": float("nan")}, "'margin' of entry 1 of .* is NaN"),
         (PAIR | {"margin": 10**400}, "'margin' of entry 1 of .* is 1000"),
-        (PAIR | {"fault": "\ud800"}, "'fault' of entry 1 of .* half of a surrogate pair"),
+        (PAIR | {FAULT: "\ud800"}, "'groundup.fault' of entry 1 of .* half of a surrogate pair"),
         ({"chosen": [HI, HELLO], "rejected": [HI | {"content": "Ho"}, BYE]}, "begin with different messages"),
         ({"chosen": [HI, HELLO], "rejected": "Bye"}, "has no 'prompt'"),
         ({"chosen": [HELLO], "rejected": [BYE]}, "has no 'prompt'"),
@@ -297,42 +324,6 @@ def test_files_that_cannot_be_read(tmp_path: Path):
         with pytest.raises(DataError, match=message):
             read(tmp_path / path)
     assert found.value.fix
-
-
-# --- dividing ----------------------------------------------------------------------------------------------------
-
-
-def prompts(rows: list[Preference]) -> set[str]:
-    return {json.dumps(told(row.messages)) for row in rows}
-
-
-def test_pairs_of_one_prompt_stay_together_and_what_is_said_twice_goes():
-    """40 prompts with three pairs each, one of them twice: 40 duplicates; 2 and 4 prompts in validation and test."""
-    rows = [asked(f"{n}", rejected=worse) for worse in ("a", "b", "c", "a") for n in range(40)]
-    parts = split(rows, validation=0.05, test=0.10, seed=3)
-    assert parts.duplicates == 40
-    assert [len(part) for part in (parts.train, parts.valid, parts.test)] == [34 * 3, 2 * 3, 4 * 3]
-    sets = [prompts(part) for part in (parts.train, parts.valid, parts.test)]
-    assert [len(found) for found in sets] == [34, 2, 4] and len(set.union(*sets)) == 40
-    assert split(rows, validation=0.05, test=0.10, seed=3) == parts != split(rows, validation=0.05, test=0.1, seed=4)
-
-
-def test_a_prompt_that_is_held_out_anywhere_is_never_learnt():
-    rows = [asked(f"{n}", held_out=n == 7) for n in range(20)] + [asked("7", rejected="never")]
-    parts = split(rows, validation=0.1, test=0.1)
-    assert not any(row.messages[0]["content"] == "7" for row in parts.train)
-    assert sum(row.messages[0]["content"] == "7" for row in (*parts.valid, *parts.test)) == 2
-
-
-def test_too_few_prompts_are_told():
-    with pytest.raises(DataError, match="1 different prompts are too few"):
-        split([asked("a"), asked("a", rejected="b")])
-
-
-def test_longer_counts_letters_and_halves_ties():
-    rows = [asked("?", "yes", "no"), asked("?", "no", "yes"), asked("?", "longer", "x"), asked("?", "a", "b")]
-    assert chosen_is_longer(rows) == (1 + 0 + 1 + 0.5) / 4
-    assert chosen_is_longer([]) == 0.5
 
 
 # --- writing -----------------------------------------------------------------------------------------------------

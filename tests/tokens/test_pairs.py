@@ -60,7 +60,7 @@ def test_two_rows_by_hand():
     assert pair.margin == 2.0 and sides(pair) == (pair.chosen.learn, pair.rejected.learn)
     assert (found.places, found.dropped, found.cut, found.lost, found.longest) == ([0], {}, 0, 0, 7)
     assert found.tokens == 6 + 4 and found.learnt_share == 6 / 10
-    assert found.answer_tokens == (4, 2) and found.chosen_is_longer == 1.0 and found.remark == ""
+    assert found.answer_tokens == (4, 2) and found.remark == ""
 
 
 def test_what_says_nothing_is_counted_and_the_rest_keeps_its_place():

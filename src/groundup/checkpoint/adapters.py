@@ -198,7 +198,7 @@ def _head(stored: Stored, classes: int) -> HeadConfig:
     """The classes by the names that lora.json gives them, else as transformers names what has no name; or a reward."""
     try:
         if stored.record is None and classes == 1:
-            return HeadConfig((REWARD,))
+            return HeadConfig((REWARD,), kind=REWARD)
         if stored.record is None:
             return HeadConfig(tuple(f"LABEL_{number}" for number in range(classes)))
         head = stored.record.get("head")
@@ -206,7 +206,8 @@ def _head(stored: Stored, classes: int) -> HeadConfig:
         fits = isinstance(head.get("labels"), list) and isinstance(head.get("bias"), bool)
         if not fits or len(head["labels"]) != classes or head.get("pooling") not in POOLINGS:
             raise _damaged(stored, f"head, for the {classes} classes of the score")
-        kept = {name: head[name] for name in ("kind", "mean", "spread") if name in head}  # older files have none
+        kept = {name: head[name] for name in ("kind", "mean", "spread") if name in head}
+        kept = {"kind": REWARD, **kept} if head["labels"] == [REWARD] else kept  # older files have no word for it
         return HeadConfig(tuple(head["labels"]), head["pooling"], head["bias"], **kept)
     except ModelError as error:
         raise CheckpointError(f"{stored.folder}: {printable(error.what, 300)}", error.fix) from None

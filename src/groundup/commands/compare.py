@@ -15,7 +15,7 @@ from pathlib import Path
 
 from groundup.checkpoint import atomic
 from groundup.commands import compare_answers as sheets
-from groundup.commands import compare_marks, compare_page, compare_votes
+from groundup.commands import compare_distances, compare_marks, compare_page, compare_votes
 from groundup.commands.compare_answers import Asked, Board, Contender, Written, answers_file
 from groundup.errors import SettingsError
 from groundup.evaluate.answers import exact
@@ -78,12 +78,13 @@ def run(settings: Compare) -> Result:
     Raises SettingsError for fewer than two models, a reward that means nothing, a folder of another comparison, a
     person to be asked without a terminal; Gone where no judge answers. Whatever was answered or voted by then is kept.
 
-    >>> run(Compare(models=["runs/a", "runs/b"], data="p.jsonl", reward=["exact"])).marks[0].wins  # doctest: +SKIP
-    [Wins(won=52, lost=11, tied=37, unused=0, share=0.705, low=0.625, high=0.785)]
+    >>> run(Compare(models=["runs/a", "runs/b"], data=["p.jsonl"], reward=["exact"])).marks[0].wins  # doctest: +SKIP
+    [Wins(won=52, lost=11, tied=37, unused=0, share=0.705, low=0.609, high=0.786)]
     """
     began = time.perf_counter()
     if settings.human:
         compare_votes.check_terminal()
+    sheets.check_count(settings)
     asked, contenders = sheets.prompts(settings), sheets.look(settings)
     compare_marks.check_rewards(settings, asked)
     judge = compare_marks.found_judge(settings) if compare_marks.is_server(settings.judge) else None
@@ -91,15 +92,17 @@ def run(settings: Compare) -> Result:
     with locked(out, doing="groundup compare"):
         sheets.claim(out, sheets.about(settings, asked, contenders))
         board = _board(settings, asked, contenders, out)
-        columns = [*compare_marks.kept(board), *compare_marks.rewarded(settings, board)]
+        new, old = compare_marks.rewarded(settings, board), compare_marks.kept(board)
         found, remarks, ok = None, _remarks(settings, board), True
         if settings.judge:
             judge = judge or compare_marks.found_judge(settings)
             column, found, said = compare_marks.judged(settings, board, judge)
-            columns += [column] if column else []
+            new += [column] if column else []
             ok = column is not None and any(share is not None for one in column.shares for share in one)
-            remarks += said
-        columns = list({column.name: column for column in columns}.values())  # of one name the newest
+            remarks += [] if column else said
+        columns = compare_marks.merged(old, new)
+        remarks += [said_before for column in columns for said_before in column.remarks]
+        found = found or next((column.check for column in columns if column.check), None)
         result = _finish(settings, board, columns, remarks)
         if settings.human:
             compare_marks.ask(settings, board)
@@ -135,7 +138,7 @@ def _board(settings: Compare, asked: Asked, contenders: Sequence[Contender], out
         answers.append(found[path])
         if measured:
             drawn[place] = found[extra]
-    kl = sheets.distances(settings, contenders, drawn, out) if drawn else {}
+    kl = compare_distances.distances(settings, contenders, drawn, out) if drawn else {}
     return Board(asked, list(contenders), answers, out, kl)
 
 
@@ -146,7 +149,7 @@ def _free(settings: Compare) -> bool:
 
 def _measured(settings: Compare, one: Contender, first: Contender) -> bool:
     """Whether KL of a model from the first is estimated."""
-    return settings.kl and settings.dtype != "int8" and sheets.same_words(one, first)
+    return settings.kl and settings.dtype != "int8" and compare_distances.same_words(one, first)
 
 
 def _remarks(settings: Compare, board: Board) -> list[str]:
@@ -169,8 +172,6 @@ def _remarks(settings: Compare, board: Board) -> list[str]:
             found.append(f"{lost:,} prompts with their answers outgrew {what}")
         if place and settings.kl:
             found += _distance_remarks(settings, board, place)
-    if not (settings.reward or settings.judge or settings.human):
-        found.append("nothing was asked to say which answer is better: --reward, --judge or --human")
     return found
 
 
@@ -179,15 +180,20 @@ def _distance_remarks(settings: Compare, board: Board, place: int) -> list[str]:
     one, first = board.contenders[place], board.contenders[0]
     if settings.dtype == "int8":
         return [f"KL of {one.name} is left out: answers written in int8 are not drawn from the model itself"]
-    if not sheets.same_words(one, first):
+    if not compare_distances.same_words(one, first):
         return [f"KL of {one.name} is left out: it has another vocabulary or template than {first.name}"]
-    found = board.kl.get(place)
-    if found is None or found.left_out:
-        count = "all" if found is None else f"{found.left_out:,}"
-        return [f"KL of {one.name}: {count} of its answers were left out, as they outgrew the context"]
+    kl, found = board.kl.get(place), list[str]()
+    if kl is None or kl.left_out:
+        count = "all" if kl is None else f"{kl.left_out:,}"
+        bias = "" if kl is None else ": it is that of the shorter ones, which may be nearer or farther than the others"
+        found.append(f"KL of {one.name}: {count} of its answers were left out, as they outgrew the context{bias}")
+    drawn, scored = compare_distances.formats(settings, one)
+    if drawn != scored:
+        lost = f"what rounding to {drawn} moves the model is not in it"
+        found.append(f"KL of {one.name} is of answers drawn in {drawn} and scored in {scored}: {lost}")
     if not _free(settings) and place == 1:
-        return ["KL is estimated from answers of its own, drawn at temperature 1: others say nothing about it"]
-    return []
+        found.append("KL is estimated from answers of its own, drawn at temperature 1: others say nothing about it")
+    return found
 
 
 # what comes out
@@ -195,11 +201,12 @@ def _distance_remarks(settings: Compare, board: Board, place: int) -> list[str]:
 
 def _finish(settings: Compare, board: Board, columns: Sequence[Column], remarks: Sequence[str]) -> Result:
     """Figures, scores.json and the page, with the votes there are."""
-    columns = [*columns, *compare_marks.voted(settings, board)]
-    seed = settings.seed
+    columns, seed = [*columns, *compare_marks.voted(settings, board)], settings.seed
+    if not (columns or settings.reward or settings.judge or settings.human):
+        remarks = [*remarks, "nothing was asked to say which answer is better: --reward, --judge or --human"]
     result = Result(
         rows=[_row(board, place) for place in range(len(board.answers))],
-        marks=[Marks(one.name, one.kind, one.spreads(), one.gaps(seed), one.wins(seed)) for one in columns],
+        marks=[Marks(one.name, one.kind, one.spreads(), one.gaps(seed), one.wins()) for one in columns],
         prompts=len(board.asked),
         about=_about(settings, board),
         check=None,
@@ -210,9 +217,11 @@ def _finish(settings: Compare, board: Board, columns: Sequence[Column], remarks:
         ok=True,
     )
     kept = {name: value for name, value in dataclasses.asdict(result).items() if name in ("rows", "marks", "remarks")}
-    kept |= {"about": result.about, "columns": [dataclasses.asdict(one) for one in columns]}
+    kept |= {"about": result.about, "answers": sheets.fingerprint(board.answers)}
+    kept |= {"columns": [dataclasses.asdict(one) for one in columns]}
+    # the page first: marks that it cannot show must not be in the way of every later run
+    content = compare_page.page(board, columns, table(result), about=result.about, remarks=remarks)
     atomic.write_text(board.out / compare_marks.SCORES, json.dumps(kept, indent=1, allow_nan=False) + "\n")
-    content = compare_page.page(board, columns, table(result), about=result.about, remarks=remarks, seed=seed)
     compare_page.write(result.page, content)
     return result
 
@@ -221,7 +230,8 @@ def _about(settings: Compare, board: Board) -> str:
     """How the answers came about."""
     cut = f", the {settings.top_p:g} most likely" if settings.top_p < 1 else ""
     how = f"temperature {settings.temperature:g}{cut}, seed {settings.seed}" if settings.temperature else "greedy"
-    return f"{len(board.asked):,} prompts of {settings.data}, {how}, at most {settings.max_tokens:,} tokens an answer"
+    source = ", ".join(settings.data)
+    return f"{len(board.asked):,} prompts of {source}, {how}, at most {settings.max_tokens:,} tokens an answer"
 
 
 def _row(board: Board, place: int) -> Row:
@@ -257,8 +267,13 @@ def table(result: Result) -> list[list[str]]:
             found.append([f"{one.name}: mean", *(f"{each.mean:.4g}" for each in one.spreads)])
             found.append([f"{one.name}: more than {rows[0].name}", DASH, *map(_gap, one.gaps)])
         found.append([f"{one.name}: points against {rows[0].name}", DASH, *map(_points, one.wins)])
-        found.append([f"{one.name}: won, tied, lost", DASH, *(f"{w.won}, {w.tied}, {w.lost}" for w in one.wins)])
+        found.append([f"{one.name}: won, tied, lost", DASH, *map(_counts, one.wins)])
     return found
+
+
+def _counts(found: Wins) -> str:
+    unused = f" ({found.unused:,} without a verdict)" if found.unused else ""
+    return f"{found.won}, {found.tied}, {found.lost}{unused}"
 
 
 def _share(value: float | None) -> str:

@@ -1,12 +1,13 @@
 """What the models of a comparison answered: each asked in its turn, every answer kept at once, none written twice.
 
 In: `settings.Compare`. Out: `Asked`, the prompts; `Contender`s, looked at but not loaded; `Written` answers, kept in
-OUT/answers-N.jsonl, which `groundup judge` and `groundup score` read as well; `distances` between the models. One model
-is in memory at a time. OUT/comparison.json says what all of it depends on: a folder of another comparison is refused.
+OUT/answers-N.jsonl, which `groundup judge` and `groundup score` read as well. One model is in memory at a time.
+OUT/comparison.json says what all of it depends on: a folder of another comparison is refused.
 """
 
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,13 @@ from typing import Any
 
 import torch
 
-from groundup import machine as machines
-from groundup.checkpoint import atomic, folder, identity, opening
+from groundup.checkpoint import atomic, identity, opening
 from groundup.checkpoint.folder import Loaded
+from groundup.checkpoint.source import Source
 from groundup.commands.chat import opened
 from groundup.errors import CheckpointError, DataError, SettingsError, TokenizerError
 from groundup.evaluate.answers import Question, asked, entry
-from groundup.evaluate.choices import Pair, log_likelihoods
-from groundup.evaluate.compare import Divergence, divergence
+from groundup.evaluate.compare import Divergence
 from groundup.evaluate.judge import ANSWER
 from groundup.generate import Sampler
 from groundup.generate.chat import ending
@@ -33,14 +33,13 @@ from groundup.lock import LOCK
 from groundup.report.page import labels
 from groundup.rollouts.answers import spoken
 from groundup.settings import Compare, Respond
-from groundup.text import conversations
+from groundup.text import conversations, styles
 from groundup.text.conversations import Conversation, told
 from groundup.text.template import ChatTemplate
 from groundup.tokens.rows import prompt_ids
 from groundup.tokens.turns import lead
 
 ABOUT = "comparison.json"
-DISTANCES = "distances.json"
 FIELDS: dict[str, type] = {"number": int, ANSWER: str, "asked": list, "ids": list, "ended": bool}  # of a kept line
 
 
@@ -58,7 +57,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the models, not loaded. `weights`: a hash of them; `words`: one of its tokenizer and template."""
+    """One of the models, not loaded. `weights`: a hash of them; `words`: one of its tokenizer and template.
+
+    `stored`: the number format of its weights.
+    """
 
     name: str
     spec: str
@@ -66,6 +68,7 @@ class Contender:
     words: str
     vocabulary: int
     context: int
+    stored: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -113,23 +116,33 @@ def prompts(settings: Compare) -> Asked:
     """Read what is to be answered; raises SettingsError where nothing is named, DataError as `conversations.read`."""
     if not settings.data:
         raise SettingsError("no prompts were given", "add --data FILE, as for groundup instruct")
-    rows, first = conversations.read(settings.data, answered=False), dict[str, Conversation]()
+    rows = [row for name in settings.data for row in conversations.read(name, answered=False)]
+    first = dict[str, Conversation]()
     for row in rows:
         first.setdefault(json.dumps(told(asked(row).messages)), row)
     kept = list(first.values())[: settings.limit]
     return Asked(kept, [asked(row) for row in kept], len(rows) - len(first))
 
 
+def check_count(settings: Compare) -> None:
+    """Raise SettingsError for fewer than two models; folders behind --reward or --data were perhaps meant as such."""
+    if len(settings.models) >= 2:
+        return
+    given = f"only {settings.models[0]} was given" if settings.models else "none was given"
+    advice = "name them: groundup compare runs/before runs/after --data FILE"
+    for flag, words, what in (("--reward", settings.reward, "rewards"), ("--data", settings.data, "prompts")):
+        if taken := [word for word in words if Path(word).is_dir()]:
+            given += f": {', '.join(taken)} stood behind {flag} and were taken as {what}"
+            advice = f"models come first: groundup compare runs/before runs/after {flag} ..."
+    raise SettingsError(f"a comparison takes two models or more, and {given}", advice)
+
+
 def look(settings: Compare) -> list[Contender]:
     """The models in the order given; the same one may stand there twice.
 
-    Raises SettingsError for fewer than two and for one that was not taught to answer, CheckpointError for what is no
-    model that writes.
+    Raises SettingsError for one that was not taught to answer, CheckpointError for what is no model that writes,
+    DataError for a template that is none.
     """
-    if len(settings.models) < 2:
-        given = f"only {settings.models[0]} was given" if settings.models else "none was given"
-        advice = "name them: groundup compare runs/before runs/after --data FILE"
-        raise SettingsError(f"a comparison takes two models or more, and {given}", advice)
     names = labels([Path(spec) for spec in settings.models])
     return [_look(spec, name, settings.template) for spec, name in zip(settings.models, names, strict=True)]
 
@@ -145,9 +158,15 @@ def _look(spec: str, name: str, template: str) -> Contender:
             f"teach it: groundup instruct --model {spec} --data FILE --out runs/NAME; or say how a conversation with "
             "it is written: --template alpaca",
         )
-    words = _hash([source.tokenizer.fingerprint, known if template == "auto" else template])
+    words = _hash([source.tokenizer.fingerprint, styles.resolve(template, known).template])
     weights = identity.weights_hash(source.path)
-    return Contender(name, spec, weights, words, source.config.vocabulary, source.config.context)
+    return Contender(name, spec, weights, words, source.config.vocabulary, source.config.context, _stored(source))
+
+
+def _stored(source: Source) -> torch.dtype:
+    """The number format of a model's weights, seen in its smallest matrix."""
+    sizes = {name: math.prod(shape) for name, shape in source.weights.shapes().items() if len(shape) > 1}
+    return source.weights.read(min(sizes, key=sizes.__getitem__)).dtype if sizes else torch.float32
 
 
 def about(settings: Compare, asked: Asked, contenders: Sequence[Contender]) -> dict[str, Any]:
@@ -164,7 +183,8 @@ def about(settings: Compare, asked: Asked, contenders: Sequence[Contender]) -> d
 def claim(out: Path, content: dict[str, Any]) -> None:
     """Make a folder that of this comparison; raises SettingsError where it holds another one, or something else."""
     head, again = out / ABOUT, "give --out with another folder"
-    others = sorted(path.name for path in out.iterdir() if path.name not in (LOCK, ABOUT))
+    left = set(out.glob(".*.writing"))  # what a kill cut short; it is written over
+    others = sorted(path.name for path in out.iterdir() if path.name not in (LOCK, ABOUT) and path not in left)
     if not others or not head.exists():
         if others:
             raise SettingsError(f"{out} is no comparison: it holds {others[0]}", again)
@@ -309,57 +329,6 @@ def _entry(line: Any, count: int) -> tuple[int, Written]:
     return number, Written(line[ANSWER], ids, prompt, line["ended"])
 
 
-# distances
-
-
-def same_words(one: Contender, first: Contender) -> bool:
-    """Whether two models are asked with the same ids and choose among the same: only then KL means something."""
-    return (one.words, one.vocabulary) == (first.words, first.vocabulary)
-
-
-def distances(
-    settings: Compare, contenders: Sequence[Contender], drawn: Mapping[int, Sequence[Written]], out: Path
-) -> dict[int, Divergence | None]:
-    """KL(model || first) of each model that `drawn` has answers of, by its number; kept in OUT/distances.json.
-
-    `drawn`: answers at temperature 1 from all of the vocabulary. Each is scored by the model that drew it and by the
-    first, in fp32 on a CPU, behind the same ids that the model was asked. Those that outgrew the context are left out:
-    a model does not write there what one look at the whole would find.
-    """
-    path, known = out / DISTANCES, _known(out / DISTANCES)
-    todo = [place for place in drawn if str(place + 1) not in known]
-    room = {place: min(contenders[0].context, contenders[place].context) for place in drawn}
-    usable = {place: [one for one in drawn[place] if not one.outgrew(room[place])] for place in todo}
-    if todo:
-        own = {place: _log_p(settings, contenders[place], usable[place]) for place in todo}
-        theirs = iter(_log_p(settings, contenders[0], [one for place in todo for one in usable[place]]))
-        for place in todo:
-            known[str(place + 1)] = {"own": own[place], "first": [next(theirs) for _ in usable[place]]}
-        atomic.write_text(path, json.dumps(known) + "\n")
-    found = {}
-    for place, answers in drawn.items():
-        log_p = known[str(place + 1)]
-        found[place] = divergence(log_p["own"], log_p["first"], left_out=len(answers) - len(log_p["own"]))
-    return found
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """Log-probabilities of an earlier run; what cannot be read is computed anew."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _log_p(settings: Compare, one: Contender, answers: Sequence[Written]) -> list[float]:
-    """log p of each answer in nats, its end included, as this model finds it."""
-    if not answers:
-        return []
-    machine = machines.choose(device=settings.device, threads=settings.threads)
-    exact = torch.float32 if machine.device.type == "cpu" else None
-    loaded = folder.load(one.spec, dtype=exact, device=machine.device)
-    pairs = [Pair(answer.asked, answer.ids) for answer in answers]
-    with Progress(f"log-probabilities by {one.name}", total=len(pairs), unit="answer") as line:
-        scored = log_likelihoods(loaded.model, pairs, batch=settings.batch, watch=line.update)
-    return [found.log_p for found in scored]
+def fingerprint(answers: Sequence[Sequence[Written]]) -> str:
+    """A hash of the ids that were asked and answered: marks of other answers are no marks of these."""
+    return _hash([[[one.asked, one.ids] for one in written] for written in answers])

@@ -6,12 +6,14 @@ every answer a number; a judge and people say of two answers which is better, on
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from groundup import machine as machines
 from groundup.commands import compare_votes
-from groundup.commands.compare_answers import Asked, Board, answers_file
+from groundup.commands.compare_answers import Asked, Board, answers_file, fingerprint
 from groundup.errors import UserError
 from groundup.evaluate.compare import Column, scored
 from groundup.evaluate.judge import check, duel, read
@@ -26,7 +28,6 @@ from groundup.text.conversations import told
 
 SCORES, VOTES, VERDICTS = "scores.json", "votes.jsonl", "verdicts.jsonl"
 PEOPLE = "people"  # the column of votes
-ALL = "all rewards"
 
 
 # rewards
@@ -39,8 +40,9 @@ def check_rewards(settings: Compare, asked: Asked) -> None:
 
 
 def rewarded(settings: Compare, board: Board) -> list[Column]:
-    """A column for each reward; where there are several, one more for their sum, which is what ppo would see.
+    """A column for each reward; where there are several, one more for their sum, which bears the names of all.
 
+    The sum is what ppo adds up with the same words, before it takes --unfinished off an answer that has no end.
     A reward model scores in fp32: the differences that count here may be small.
     """
     prompts = _prompts(board.asked)
@@ -53,7 +55,8 @@ def rewarded(settings: Compare, board: Board) -> list[Column]:
     found = [scored(spec, scores(parse([spec], machine=machine, batch=settings.batch), given)) for spec in specs]
     if len(found) > 1:
         columns = zip(*(column.scores for column in found), strict=True)
-        found.append(scored(ALL, [[sum(values) for values in zip(*one, strict=True)] for one in columns]))
+        sums = [[math.fsum(values) for values in zip(*one, strict=True)] for one in columns]
+        found.append(scored(" + ".join(specs), sums, "sum"))
     return found
 
 
@@ -107,7 +110,8 @@ def found_judge(settings: Compare) -> Judge:
 def judged(settings: Compare, board: Board, judge: Judge) -> tuple[Column | None, Check | None, list[str]]:
     """The judge is judged, then every model set against the first, each pair shown in both orders.
 
-    Returns the column, None of a judge that is unfit; the check, None where the prompts allow of none; remarks.
+    Returns the column, None of a judge that is unfit; the check, None where the prompts allow of none; remarks, which
+    the column has as well.
     """
     rows = [read(answers_file(board.out, place)) for place in range(len(board.answers))]
     chosen, said, found = scale("pairwise", digits=judge.ours), list[str](), None
@@ -128,7 +132,7 @@ def judged(settings: Compare, board: Board, judge: Judge) -> tuple[Column | None
     for name, one in zip(board.names[1:], duels, strict=True):
         if one.disagreed:
             said.append(f"{name}: in {one.disagreed:,} of the ties the judge chose by the place of the answers")
-    return Column(judge.name, "judge", [one.shares for one in duels]), found, said
+    return Column(judge.name, "judge", [one.shares for one in duels], check=found, remarks=said), found, said
 
 
 def _longest(rows: Sequence[Sequence[Answered]], chosen: Scale) -> int:
@@ -172,13 +176,30 @@ def _texts(board: Board) -> tuple[list[str], list[list[str]]]:
 
 
 def kept(board: Board) -> list[Column]:
-    """Columns of rewards and judges from an earlier run in this folder; what is none of them is passed over."""
+    """Columns of rewards and judges from an earlier run in this folder; what is none of them is passed over.
+
+    So are marks of other answers than those that are there now, votes, which have a file of their own, and sums: of
+    which rewards they are is up to each run.
+    """
     try:
         content = json.loads((board.out / SCORES).read_text(encoding="utf-8"))
-        columns = [Column(**one) for one in content["columns"]]
+        columns = [_column(one) for one in content["columns"]]
+        same = content["answers"] == fingerprint(board.answers)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
-    return [column for column in columns if column.kind != "human" and _fits(column, board)]
+    return [column for column in columns if same and column.kind in ("reward", "judge") and _fits(column, board)]
+
+
+def _column(entry: dict[str, Any]) -> Column:
+    """A column as scores.json has it; raises TypeError for what is none."""
+    found = Column(**entry)
+    return dataclasses.replace(found, check=Check(**entry["check"])) if entry.get("check") else found
+
+
+def merged(old: Sequence[Column], new: Sequence[Column]) -> list[Column]:
+    """Columns of an earlier run and of this one, the newest at the end; of one name and kind only the newest."""
+    known = {(column.name, column.kind) for column in new}
+    return [*(column for column in old if (column.name, column.kind) not in known), *new]
 
 
 def _fits(column: Column, board: Board) -> bool:

@@ -11,7 +11,6 @@ import numpy as np
 
 from groundup.checkpoint import atomic
 from groundup.commands.compare_answers import Board, Written
-from groundup.commands.compare_marks import ALL
 from groundup.evaluate.compare import TIED, Column, Wins, histogram
 from groundup.journal import CONTROL
 from groundup.report.chart import Chart, Line, draw
@@ -72,7 +71,6 @@ def page(
     *,
     about: str,
     remarks: Sequence[str],
-    seed: int,
 ) -> str:
     """The comparison as HTML. `figures`: rows of a table, whose first names the models; `about`: how they answered."""
     from groundup import __version__
@@ -83,7 +81,7 @@ def page(
     body = [
         f'<header><p class="over">groundup comparison</p><h1>{text(title)}</h1>'
         f'<p class="under">{text(about)}</p></header>',
-        _races(board, columns, seed),
+        _races(board, columns),
         f"<h2>Figures</h2>{table(names, [[text(cell) for cell in row] for row in rows], numbers=len(head) - 1)}",
         "".join(f'<p class="under">{text(remark)}</p>' for remark in remarks),
         _histograms(board, columns),
@@ -106,13 +104,13 @@ def _named(place: int, name: str) -> str:
 # who did better
 
 
-def _races(board: Board, columns: Sequence[Column], seed: int) -> str:
+def _races(board: Board, columns: Sequence[Column]) -> str:
     """A bar for each model but the first and each kind of marks."""
     if not columns:
         return ""
     parts = [f"<h2>Who does better than {_named(0, board.names[0])}</h2>"]
     for column in columns:
-        found = column.wins(seed)
+        found = column.wins()
         parts.append(f"<h3>{text(_kind(column))}</h3>")
         parts += [_race(place, board.names[place], one) for place, one in enumerate(found, 1)]
     parts.append(
@@ -124,8 +122,13 @@ def _races(board: Board, columns: Sequence[Column], seed: int) -> str:
 
 def _kind(column: Column) -> str:
     """What a column is, in words."""
-    words = {"reward": "by the reward ", "judge": "by the judge ", "human": "by the votes of "}
-    return "by all rewards together" if column.name == ALL else words[column.kind] + column.name
+    words = {
+        "reward": "by the reward ",
+        "sum": "by the sum of the rewards ",
+        "judge": "by the judge ",
+        "human": "by the votes of ",
+    }
+    return words[column.kind] + column.name
 
 
 def _race(place: int, name: str, found: Wins) -> str:
@@ -190,12 +193,26 @@ def _filter(columns: Sequence[Column]) -> str:
         f'<label><input type="radio" name="see" id="see-{name}"{" checked" if name == "all" else ""}>{words}</label>'
         for name, words in FILTERS.items()
     ]
-    return f'<fieldset class="choose"><legend>which prompts</legend>{"".join(buttons)}</fieldset>'
+    decides = deciding(columns)
+    told_of = f'<p class="under">The star and the choice go {text(_kind(decides))}.</p>' if decides else ""
+    return f'{told_of}<fieldset class="choose"><legend>which prompts</legend>{"".join(buttons)}</fieldset>'
+
+
+def deciding(columns: Sequence[Column]) -> Column | None:
+    """The marks that star and filters follow: those of people before a judge's, then the newest reward's.
+
+    >>> exact, people = Column("exact", "reward", [[1.0]], [[0.0], [1.0]]), Column("people", "human", [[0.0]])
+    >>> deciding([exact, people]).name, deciding([exact]).name, deciding([])
+    ('people', 'exact', None)
+    """
+    rank = ("reward", "judge", "human")
+    return max(reversed(columns), key=lambda column: rank.index(column.kind.replace("sum", "reward")), default=None)
 
 
 def _card(board: Board, columns: Sequence[Column], number: int) -> str:
-    """One prompt; which answer was the best is decided by the first column."""
-    best = columns[0].best(number) if columns else []
+    """One prompt; which answer was the best is said by the deciding column."""
+    decides = deciding(columns)
+    best = decides.best(number) if decides else []
     kind = "level" if not best or (0 in best and len(best) > 1) else "worse" if 0 in best else "better"
     question, row = board.asked.questions[number], board.asked.rows[number]
     before = told(question.messages)[:-1]

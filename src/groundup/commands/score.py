@@ -82,7 +82,7 @@ class Result:
 
 
 def run(settings: Score) -> Result:
-    """Score the answers; with --out also as one JSON object a line.
+    """Score the answers; with --out also as one JSON object a line (of - it is `show` that prints them).
 
     Raises SettingsError where no answer or two sources were given, CheckpointError for what is no reward model,
     DataError for an answer that is empty or cannot be read, naming its place.
@@ -93,16 +93,13 @@ def run(settings: Score) -> Result:
     _check(settings)
     talks, pairs, left = _given(settings)
     machine = machines.choose(device=settings.device, dtype=settings.dtype, threads=settings.threads)
-    found = scoring.opened(settings.model, machine=machine, template=settings.template)
-    known = (found.head.mean, found.head.spread) != (0.0, 1.0)
-    if not known and not settings.raw:
-        _remark("this model came without mean and spread of its scores in training: they are raw")
+    found = scoring.opened(settings.model, machine=machine, template=settings.template, normalise=not settings.raw)
     began = time.perf_counter()
     rows, scores = _scores(settings, found, machine, talks)
     alone, both = _told(talks, pairs, [row.cut for row in rows], scores)
     result = Result(
         model=found.folder,
-        normalised=known and not settings.raw,
+        normalised=found.scaled and not settings.raw,
         mean=found.head.mean,
         spread=found.head.spread,
         rows=len(both) or len(alone),
@@ -115,7 +112,7 @@ def run(settings: Score) -> Result:
         out=settings.out,
         seconds=time.perf_counter() - began,
     )
-    if settings.out is not None:
+    if settings.out is not None and str(settings.out) != "-":
         _write(settings.out, result)
     return result
 
@@ -240,7 +237,7 @@ def _talks(file: Path) -> tuple[list[Conversation], int]:
     And how many are left out: a model may have said nothing.
     """
     questions = [(row.where, asked(row)) for row in conversations.read(file, answered=False)]
-    given = [] if packed.is_packed(file) or not file.is_file() else judge.read(file)
+    given = judge.read(file) if file.is_file() else []
     written = [row.answer for row in given] if any(row.answer is not None and not row.turn for row in given) else []
     answers = written or [question.expected for _, question in questions]
     if not written:
@@ -264,22 +261,19 @@ def _talks(file: Path) -> tuple[list[Conversation], int]:
 
 
 def _write(out: Path, result: Result) -> None:
-    """One JSON object a line, in one go; to standard output for -."""
-    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(result))
-    if str(out) == "-":
-        print(lines, end="", flush=True)
-        return
+    """One JSON object a line, in one go."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(out, lines)
+        atomic.write_text(out, "".join(line + "\n" for line in _lines(result)))
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}", "choose another --out") from None
 
 
-def _lines(result: Result) -> Iterator[dict[str, Any]]:
+def _lines(result: Result) -> Iterator[str]:
     rows: list[Scored | ScoredPair] = [*result.scores, *result.pairs]
     for one in rows:
-        yield {name: value for name, value in asdict(one).items() if value != "" and (name != "cut" or value)}
+        kept = {name: value for name, value in asdict(one).items() if value != "" and (name != "cut" or value)}
+        yield json.dumps(kept, ensure_ascii=False)
 
 
 def _remark(text: str) -> None:
@@ -287,9 +281,9 @@ def _remark(text: str) -> None:
 
 
 def show(result: Result) -> None:
-    """Print a table, or the one score; remarks and sums go to standard error."""
-    if result.out is None:
-        for line in _table(result):
+    """Print a table, or the one score, or with --out - the lines; remarks and sums go to standard error."""
+    if result.out is None or str(result.out) == "-":
+        for line in _table(result) if result.out is None else _lines(result):
             print(line)
     unit = "in units of the spread in training" if result.normalised else "raw"
     if result.rows > 1:

@@ -19,7 +19,6 @@ from groundup.text import preferences
 from groundup.tokens import Tokenizer
 from groundup.tokens.pairs import GatheredPairs, PairRow, pair_rows
 
-TELLING = 0.1  # so far from one half, length is worth a remark
 SIDES = ("chosen", "rejected")
 
 
@@ -27,9 +26,9 @@ SIDES = ("chosen", "rejected")
 class Facts:
     """What is true of all pairs that are learnt from.
 
-    `chosen_is_longer`: share of pairs whose chosen answer has more tokens, like lengths counted as half.
-    `chosen_tokens`, `rejected_tokens`: tokens of an answer on average, with its end. `margins`: smallest, mean and
-    largest of the `with_margin` pairs that have one.
+    `chosen_is_longer`: share of pairs whose chosen answer has more letters, before any is cut.
+    `chosen_tokens`, `rejected_tokens`: tokens of an answer in its row on average, with its end. `margins`: smallest,
+    mean and largest of the `with_margin` pairs that have one.
     """
 
     chosen_is_longer: float
@@ -48,8 +47,7 @@ class Facts:
         share = 100 * self.chosen_is_longer
         lines = [f"chosen is longer in {share:.1f} % of pairs: {self.chosen_tokens:.1f} tokens on average, "
                  f"rejected {self.rejected_tokens:.1f}"]  # fmt: skip
-        if abs(self.chosen_is_longer - 0.5) > TELLING:
-            what = "long" if share > 50 else "short"
+        if what := preferences.told_by_length(self.chosen_is_longer):
             lines.append(f"length alone tells most pairs apart: look whether the model learns more than to be {what}")
         if self.margins:
             least, mean, most = self.margins
@@ -85,7 +83,7 @@ def prepare(settings: ShowBatch, tokenizer: Tokenizer, context: int) -> Made:
     chosen, rejected = found.answer_tokens
     margins = [margin for place in found.places if (margin := read[place].margin) is not None]
     facts = Facts(
-        chosen_is_longer=found.chosen_is_longer,
+        chosen_is_longer=preferences.chosen_is_longer(read[place] for place in found.places),
         chosen_tokens=chosen,
         rejected_tokens=rejected,
         with_margin=len(margins),

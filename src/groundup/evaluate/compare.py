@@ -10,7 +10,9 @@ Sources: Wilson 1927, JASA 22 (the interval of a share); Efron and Tibshirani 19
 section 13.3 (percentiles); Schulman 2020, "Approximating KL divergence" (k1).
 """
 
+import math
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,14 +20,16 @@ from typing import Literal
 import numpy as np
 
 from groundup.errors import DataError
-from groundup.evaluate.judging import mean_share
+from groundup.evaluate.judging import Check, mean_share
 
 DRAWS = 10_000  # samples of a bootstrap: its ends then move by about a hundredth of the interval's width
 BLOCK = 2**22  # numbers drawn at a time
 BINS = 20  # of a histogram
 WON, TIED, LOST = 1.0, 0.5, 0.0
+ALIKE = 1e-9  # of their size: scores that differ by less came about by rounding
+NOTHING = 1e-15  # what may be left where numbers of a usual size cancel out
 
-Kind = Literal["reward", "judge", "human"]
+Kind = Literal["reward", "sum", "judge", "human"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Divergence:
 def points(scores: Sequence[float], first: Sequence[float]) -> list[float | None]:
     """What each score gets against the first model's at the same prompt: 1, half for a tie, or 0.
 
+    Scores that differ in their last digits are a tie: what differs there is the order in which numbers were added up.
     Raises DataError where there are not as many of both.
 
     >>> points([0.9, 0.2, 0.5], [0.1, 0.2, 0.7])
@@ -92,21 +97,30 @@ def points(scores: Sequence[float], first: Sequence[float]) -> list[float | None
     """
     if len(scores) != len(first):
         raise DataError(f"{len(scores)} scores cannot be set against {len(first)}", "score the same prompts")
-    return [WON if one > other else LOST if one < other else TIED for one, other in zip(scores, first, strict=True)]
+    return [
+        TIED if alike(one, other) else WON if one > other else LOST for one, other in zip(scores, first, strict=True)
+    ]
 
 
-def wins(shares: Sequence[float | None], *, seed: int | None = None) -> Wins:
-    """Count them; None is no verdict. The interval is Wilson's, or with a `seed` that of the bootstrap over prompts.
+def alike(one: float, other: float) -> bool:
+    """Whether two scores are the same but for rounding.
 
-    A bootstrap of prompts that all went the same way has no width at all, which is no certainty: it is Wilson's then.
+    >>> alike(0.3, 0.1 + 0.2), alike(0.3, 0.3001)
+    (True, False)
+    """
+    return math.isclose(one, other, rel_tol=ALIKE, abs_tol=NOTHING)
+
+
+def wins(shares: Sequence[float | None]) -> Wins:
+    """Count them; None is no verdict. The interval is Wilson's.
+
+    A bootstrap over prompts keeps too near to the end where nearly all went one way, and has no width where all did.
 
     >>> wins([1.0, 1.0, 0.5, 0.0, None])
     Wins(won=2, lost=1, tied=1, unused=1, share=0.625, low=0.219, high=0.908)
     """
     known = [share for share in shares if share is not None]
     middle, low, high = mean_share(known)
-    if seed is not None and len(set(known)) > 1:
-        low, high = resampled(known, seed=seed)
     won, lost = sum(share > TIED for share in known), sum(share < TIED for share in known)
     unused = len(shares) - len(known)
     return Wins(won, lost, len(known) - won - lost, unused, middle if known else None, low, high)
@@ -163,15 +177,26 @@ def gap(scores: Sequence[float], first: Sequence[float], *, seed: int) -> Gap:
 def histogram(scores: Sequence[Sequence[float]], bins: int = BINS) -> tuple[list[float], list[list[float]]]:
     """Edges (bins + 1) from the least of all scores to the largest, and of each model the share in every bin.
 
-    Where all scores are one number, it stands in the middle of a range of 1.
+    Where all scores are one number but for rounding, it stands in the middle of a range of 1, or of a thousandth of
+    its size where 1 would be lost in it.
 
     >>> edges, shares = histogram([[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]], bins=2)
     >>> edges, shares
     ([0.0, 0.5, 1.0], [[0.5, 0.5], [0.0, 1.0]])
     """
     every = np.concatenate([np.asarray(one, dtype=np.float64) for one in scores])
-    edges = np.histogram_bin_edges(every, bins=bins)
+    least, most = _reach(float(every.min()), float(every.max()))
+    edges = 2 * np.linspace(least / 2, most / 2, bins + 1)  # halved, as the range itself may be no number
     return edges.tolist(), [(np.histogram(one, edges)[0] / max(1, len(one))).tolist() for one in scores]
+
+
+def _reach(least: float, most: float) -> tuple[float, float]:
+    """Where a histogram begins and ends."""
+    size = max(abs(least), abs(most))
+    if most / 2 - least / 2 > ALIKE * size / 2:
+        return least, most
+    middle, half = least / 2 + most / 2, max(0.5, size / 2000)
+    return max(middle - half, -sys.float_info.max), min(middle + half, sys.float_info.max)
 
 
 # distance
@@ -202,17 +227,20 @@ class Column:
     """One kind of marks: what every model but the first got of each prompt's point, and scores where there are some.
 
     `shares`: for each model but the first, of each prompt 1, half, 0, or None without a verdict. `scores`: for each
-    model, the first among them, one of each prompt; none where answers were only compared.
+    model, the first among them, one of each prompt; none where answers were only compared. `check` and `remarks`: of a
+    judge, how well it does itself, and what to know before its marks are read.
     """
 
     name: str
     kind: Kind
     shares: list[list[float | None]]
     scores: list[list[float]] = field(default_factory=list)
+    check: Check | None = None
+    remarks: list[str] = field(default_factory=list)
 
-    def wins(self, seed: int) -> list[Wins]:
-        """Of each model but the first; scores by the bootstrap, verdicts of a judge or of people by Wilson."""
-        return [wins(one, seed=seed if self.kind == "reward" else None) for one in self.shares]
+    def wins(self) -> list[Wins]:
+        """Of each model but the first."""
+        return [wins(one) for one in self.shares]
 
     def spreads(self) -> list[Spread]:
         """Of each model, the first among them; none where there are no scores."""
@@ -234,16 +262,16 @@ class Column:
         else:
             values = [TIED, *(one[prompt] for one in self.shares)]
         known = [value for value in values if value is not None]
-        if len(known) < 2 or min(known) == max(known):
+        if len(known) < 2 or alike(min(known), max(known)):
             return []
-        return [place for place, value in enumerate(values) if value == max(known)]
+        return [place for place, value in enumerate(values) if value is not None and alike(value, max(known))]
 
 
-def scored(name: str, scores: Sequence[Sequence[float]]) -> Column:
-    """The column of a reward: scores of each model, the first one's first.
+def scored(name: str, scores: Sequence[Sequence[float]], kind: Kind = "reward") -> Column:
+    """The column of a reward, or of the sum of several: scores of each model, the first one's first.
 
     >>> scored("length", [[1.0, 2.0], [1.0, 3.0]]).shares
     [[0.5, 1.0]]
     """
     first, *others = scores
-    return Column(name, "reward", [points(one, first) for one in others], [list(one) for one in scores])
+    return Column(name, kind, [points(one, first) for one in others], [list(one) for one in scores])

@@ -4,6 +4,7 @@ In: files of answers, a judge, a scale. Out: `Check` of the judge, `Scores` of a
 What is asked, and how often, is `judge_bench.py`'s.
 """
 
+import io
 import json
 import math
 import random
@@ -30,6 +31,7 @@ from groundup.evaluate.judging import (
     repeated,
     verdict,
 )
+from groundup.text import packed
 from groundup.text.conversations import Conversation, told
 from groundup.text.entries import messages_of
 
@@ -40,7 +42,7 @@ ANSWER = "model_response"  # the field that holds a model's answer
 
 
 def read(path: Path) -> list[Answered]:
-    """The answers of a file: Alpaca's JSON with "model_response", or messages as JSONL.
+    """The answers of a file, packed or not: Alpaca's JSON with "model_response", or messages as JSONL.
 
     Of messages what follows the last question is what was expected. Only where no entry of the file has
     "model_response" it is the answer (`turn`): beside others, an entry without one, or with null, has no answer.
@@ -54,10 +56,11 @@ def read(path: Path) -> list[Answered]:
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Entries with their places: of a list counted from 0, lines of JSONL from 1."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise DataError(f"cannot read {path}: {reason}", "give answers as groundup respond writes them") from None
+        with packed.opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as unpacked:
+            text = unpacked.read()
+    except UnicodeDecodeError:
+        what = f"cannot read {path}: it is not UTF-8"
+        raise DataError(what, "give answers as groundup respond writes them") from None
     if text.lstrip().startswith("["):
         found = [(f"entry {number} of {path.name}", entry) for number, entry in enumerate(_json(text, path.name))]
     else:  # splitlines would also cut at U+2028 and its kind, which JSON allows inside a text

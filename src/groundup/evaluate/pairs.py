@@ -17,6 +17,7 @@ from groundup.errors import DataError, ModelError
 from groundup.evaluate.classes import Bin, finite
 from groundup.losses.ranking import bradley_terry, pairs, right
 from groundup.machine import Machine
+from groundup.text import conversations
 from groundup.text.preferences import Preference, chosen_is_longer
 
 BINS = 10  # of the probability of the answer that is preferred, which is 1/2 at least
@@ -245,7 +246,7 @@ def worst(preferences: Sequence[Preference], ahead: Sequence[float], *, most: in
     wrong = sorted((gap, place) for place, gap in enumerate(ahead) if gap < 0)[:most]
     return [
         {
-            "prompt": str(preferences[place].messages[-1]["content"]),
+            "prompt": str(conversations.told(preferences[place].messages[-1:])[0]["content"]),
             "chosen": preferences[place].chosen,
             "rejected": preferences[place].rejected,
             "ahead": gap,

@@ -19,10 +19,10 @@ class RewardMarks:
     right: share of the answers that say exactly what was expected, of the `graded` prompts that say what is; None where
         none does. It is counted whatever the reward is: a reward that rises without it deserves a look.
     length: tokens, the one that ends an answer included. ended: share that came to such an end.
-    kl: log p(answer) - log p_ref(answer) in nats. Of answers that were drawn, its mean estimates KL(policy ||
-        reference) (the estimator k1 of Schulman 2020, "Approximating KL divergence"); of greedy ones it says how much
-        surer the policy is of them than the reference was. None without a reference.
-    kl_error: the standard error of `kl`.
+    log_ratio: log p(answer) - log p_ref(answer) in nats, of greedy answers: how much surer the policy is of them than
+        the reference was. It is no divergence, as nothing was drawn. None without a reference, and of drawn answers.
+    kl: the same of answers that were drawn, where its mean estimates KL(policy || reference) (the estimator k1 of
+        Schulman 2020, "Approximating KL divergence"); None of greedy ones. kl_error: its standard error.
     """
 
     rows: int
@@ -32,6 +32,7 @@ class RewardMarks:
     graded: int
     length: float
     ended: float
+    log_ratio: float | None = None
     kl: float | None = None
     kl_error: float | None = None
 
@@ -41,15 +42,16 @@ class RewardMarks:
         return -self.reward
 
     def record(self) -> dict[str, float | None]:
-        """The numbers of a line in the journal."""
-        return {
+        """The numbers of a line in the journal; `kl` only of answers that were drawn."""
+        found = {
             "loss": self.loss,
             "reward": self.reward,
             "right": self.right,
             "length": self.length,
             "ended": self.ended,
-            "kl": self.kl,
+            "log_ratio": self.log_ratio,
         }
+        return found if self.kl is None else found | {"kl": self.kl}
 
     def words(self) -> str:
         """The same for a person, in a line that begins with the reward.
@@ -60,6 +62,7 @@ class RewardMarks:
         said = [f"reward {self.reward:.3f}"]
         said += [] if self.right is None else [f"right {100 * self.right:.1f} %"]
         said += [f"length {self.length:.1f}", f"ended {100 * self.ended:.1f} %"]
+        said += [] if self.log_ratio is None else [f"log ratio {self.log_ratio:.2f}"]
         said += [] if self.kl is None else [f"kl {self.kl:.2f}"]
         return "  ".join(said)
 
@@ -70,9 +73,12 @@ def mark(
     lengths: Sequence[int],
     ended: Sequence[bool],
     right: Sequence[bool | None],
+    log_ratio: Sequence[float] | None = None,
     kl: Sequence[float] | None = None,
 ) -> RewardMarks:
     """Put together what is known of each answer; `right` is None where nobody says what would be, and left out then.
+
+    Log-ratios to the reference are given as `log_ratio` of greedy answers, as `kl` of drawn ones.
 
     Raises DataError where there is no answer, or not one value of each for every answer.
 
@@ -80,7 +86,7 @@ def mark(
     >>> marks.reward, marks.error, marks.right, marks.graded  # error: 0.5 / sqrt(4)
     (0.75, 0.25, 0.6667, 3)
     """
-    counts = {len(values) for values in (rewards, lengths, ended, right, *([] if kl is None else [kl]))}
+    counts = {len(values) for values in (rewards, lengths, ended, right, log_ratio, kl) if values is not None}
     if counts != {len(rewards)} or not rewards:
         raise DataError(
             f"answers cannot be marked: {len(rewards)} rewards, {len(lengths)} lengths, {len(right)} verdicts",
@@ -97,6 +103,7 @@ def mark(
         graded=len(known),
         length=sum(lengths) / len(lengths),
         ended=sum(ended) / len(ended),
+        log_ratio=None if log_ratio is None else _mean(log_ratio)[0],
         kl=distance,
         kl_error=unsure,
     )

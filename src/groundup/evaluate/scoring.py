@@ -6,10 +6,10 @@ that is read of a conversation; one number for each.
 What is read is the conversation as the template writes it, to its end (tokens/rows.py). What is judged is its last id
 that is not the filler: the rule of `transformers`, so that its scores and ours are the same. A template that ends an
 answer with the end-of-text token, in a tokenizer that has no other to fill with, is so judged at the answer's last
-word. Training reads rows through `judged`, too.
+word.
 
 A conversation longer than the context loses the beginning of its prompt: the answer is what is scored, and is always
-read whole. In training such a row is cut at its end instead, as in every stage, and counted (tokens/pairs.py).
+read whole. Training and its test read rows through the same `fitted`.
 """
 
 import sys
@@ -51,13 +51,19 @@ class RewardModel:
         """Mean and spread of its scores in training, 0 and 1 where they are not known."""
         return self.model.head_config
 
+    @property
+    def scaled(self) -> bool:
+        """Whether mean and spread are known, so that scores can be normalised."""
+        return (self.head.mean, self.head.spread) != (0.0, 1.0)
 
-def opened(path: str | Path, *, machine: Machine, template: str = "auto") -> RewardModel:
+
+def opened(path: str | Path, *, machine: Machine, template: str = "auto", normalise: bool = True) -> RewardModel:
     """Open a run of `groundup reward`, its best/, or any folder of a sequence classifier with one output.
 
-    `template` "auto" is the one it came with, which is how it was taught. Raises CheckpointError for a model that gives
-    no scores, naming what it is for, and SettingsError where no template is known, or one that writes tokens which the
-    model never saw.
+    `template` "auto" is the one it came with, which is how it was taught. Where scores are to be normalised and the
+    model came without mean and spread, standard error is told that they are raw. Raises CheckpointError for a model
+    that gives no scores, naming what it is for, and SettingsError where no template is known, or one that writes tokens
+    which the model never saw.
 
     >>> opened("runs/reward", machine=machine).head.spread  # doctest: +SKIP
     1.37
@@ -75,23 +81,12 @@ def opened(path: str | Path, *, machine: Machine, template: str = "auto") -> Rew
         raise CheckpointError(
             f"{path} tells classes apart ({labels}), it is no reward model", "use it with groundup predict"
         )
-    model.head_config = with_scale(model.head_config, loaded.card)
-    found = _template(loaded.tokenizer, template, path)
-    return RewardModel(model, loaded.tokenizer, found, loaded.folder, loaded.card)
-
-
-def with_scale(head: HeadConfig, card: dict[str, Any]) -> HeadConfig:
-    """The head with mean and spread of the card where it has none itself: adapters come without a config.json.
-
-    >>> with_scale(HeadConfig(("reward",)), {"score_mean": 2.0, "score_spread": 0.5}).mean
-    2.0
-    """
-    if (head.mean, head.spread) != (0.0, 1.0) or not {"score_mean", "score_spread"} <= card.keys():
-        return head
-    try:
-        return HeadConfig(head.labels, head.pooling, head.bias, REWARD, card["score_mean"], card["score_spread"])
-    except ModelError as error:
-        raise CheckpointError(f"card.json: {error.what}", "restore card.json") from None
+    found = RewardModel(
+        model, loaded.tokenizer, _template(loaded.tokenizer, template, path), loaded.folder, loaded.card
+    )
+    if normalise and not found.scaled:
+        print(f"note: {path} came without mean and spread of its scores in training: they are raw", file=sys.stderr)
+    return found
 
 
 def _template(tokenizer: Tokenizer, name: str, path: str | Path) -> ChatTemplate:
@@ -135,6 +130,24 @@ def judged(row: Row, filler: int | None) -> Row:
     return Row(row.ids[:end], row.learn[:end], row.lost)
 
 
+def fitted(row: Row, *, filler: int | None, lead: int, context: int) -> Row | None:
+    """A row as it is read: up to the id that is judged, of a long one the last `context` ids behind its `lead` first.
+
+    What is learnt of it is its answer, which is never cut; None where that leaves no room for a prompt.
+
+    >>> fitted(Row([1, 5, 6, 7, 8, 0], [False, False, False, True, True, True]), filler=0, lead=1, context=4).ids
+    [1, 6, 7, 8]
+    """
+    answer = row.learn.index(True) if any(row.learn) else len(row.ids)
+    row = judged(row, filler)
+    over = len(row.ids) - context
+    if over <= 0:
+        return row
+    if lead + over >= min(answer, len(row.ids)):
+        return None
+    return Row([*row.ids[:lead], *row.ids[lead + over :]], [*row.learn[:lead], *row.learn[lead + over :]], row.lost)
+
+
 def filler_of(tokenizer: Tokenizer) -> int | None:
     """The id that a reward model's folder names as its filler, None where there is none (checkpoint/classifier.py)."""
     return classifier.padded(tokenizer).pad
@@ -149,28 +162,22 @@ def read(tokenizer: Tokenizer, template: ChatTemplate, conversation: Conversatio
     where = conversation.where or "the conversation"
     if not conversation.messages or conversation.messages[-1]["role"] != "assistant":
         raise DataError(f"{where} does not end with an answer", "give the answer to be scored as the last message")
-    row = judged(chat_row(tokenizer, template, conversation, learn="answers"), filler_of(tokenizer))
-    over = len(row.ids) - context
-    if over <= 0:
-        return Read(row.ids)
-    begin, lead = _answer(row), len(tokenizer.start)
-    if lead + over >= begin:
+    filler = filler_of(tokenizer)
+    row = chat_row(tokenizer, template, _last_alone(conversation), learn="marked")
+    whole, found = judged(row, filler), fitted(row, filler=filler, lead=len(tokenizer.start), context=context)
+    if found is None:
         raise DataError(
-            f"the answer of {where} has {len(row.ids) - begin:,} tokens, which leaves no room for a prompt in the "
-            f"reward model's context of {context:,}",
+            f"the answer of {where} has {len(whole.ids) - row.learn.index(True):,} tokens, which leaves no room for a "
+            f"prompt in the reward model's context of {context:,}",
             "score a shorter answer: what it says at the end would not be read",
         )
-    return Read([*row.ids[:lead], *row.ids[lead + over :]], over)
+    return Read(found.ids, len(whole.ids) - len(found.ids))
 
 
-def _answer(row: Row) -> int:
-    """Where the last answer of a row begins."""
-    at = len(row.learn)
-    while at and not row.learn[at - 1]:  # what the template writes behind it
-        at -= 1
-    while at and row.learn[at - 1]:
-        at -= 1
-    return at
+def _last_alone(conversation: Conversation) -> Conversation:
+    """The same words, of which the last answer alone is marked: an empty one has no ids, and is no earlier one."""
+    before = [{key: value for key, value in one.items() if key != "learn"} for one in conversation.messages[:-1]]
+    return Conversation((*before, {**conversation.messages[-1], "learn": True}), conversation.where)
 
 
 # scores

@@ -8,6 +8,7 @@ Shapes: B answers, T time, N tokens of answers.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from groundup.errors import DataError, ModelError, SettingsError
 from groundup.losses.divergence import k3
 from groundup.losses.language import Loss
 from groundup.losses.log_probability import log_probabilities
+
+FARTHEST = 20.0  # nats by which a reference may like a token better before it makes no more difference
 
 Numbers = dict[str, Tensor]
 
@@ -60,28 +63,27 @@ def policy(
 
     For each token that the model wrote: -clipped_objective + value_weight clipped_value_loss - entropy_weight entropy +
     kl k3(log-ratio to the reference). The second part is there where the batch has returns, the last where it has
-    ref_logp: PPO has that distance in its rewards already, GRPO has it here (Shao et al. 2024, equation 3). Every token
-    of a step counts the same; in that equation one of a long answer counts less, as the mean of each answer is taken
-    first. Probabilities are those at the temperature at which the answers were drawn.
+    ref_logp and a price above 0: PPO has that distance in its rewards already, GRPO has it here (Shao et al. 2024,
+    equation 3, which takes the mean of each answer first; here every token of a step counts the same). Probabilities
+    are those at the temperature at which the answers were drawn.
 
     Reads the fields targets (B, T); weight (B, T), 1 on the tokens that the model wrote; old_logp, advantage (B, T);
-    with a value head returns, old_values (B, T); ref_logp (B, T) or none; kl_coefficient (B,), which, where present,
-    takes the place of `kl`. What stands where the weight is 0 is never looked at. `batch.count` is the sum of weight.
+    with a value head returns, old_values (B, T); ref_logp (B, T) or none; kl_coefficient (B,) in place of `kl`, or
+    none. What stands where the weight is 0 is never looked at. `batch.count` is the sum of weight.
 
     Numbers, per token once divided by `batch.count`: policy_loss, entropy, clip_fraction (tokens that clipping keeps
     from learning), ratio_kl (k3 of old to new: how far the model went from the one that answered); with a reference
     reference_kl (k3); with returns value_loss, returns, returns2, value_error, value_error2 (return minus value, and
     squares): 1 - (value_error2 - value_error^2) / (returns2 - returns^2) is the explained variance of the values.
 
-    Raises SettingsError for numbers out of range, DataError for fields that are missing or of another shape, ModelError
-    for returns without a value head.
+    Raises SettingsError for numbers out of range, DataError for fields that do not fit, ModelError for returns without
+    a value head.
 
     >>> from groundup.batches import Batch
     >>> even = lambda tokens: torch.zeros(*tokens.shape, 2)  # a model without a clue: every id has p = 1/2
     >>> half, one = torch.full((1, 1), -0.6931472), torch.ones(1, 1)
-    >>> fields = {"targets": one.long(), "weight": one, "old_logp": half, "advantage": 3 * one}
-    >>> loss = policy(clip_ratio=0.2, value_clip=0.2, value_weight=0.1, entropy_weight=0.0, kl=0.0)
-    >>> total, numbers = loss(even, Batch(one.long(), 1.0, fields))
+    >>> batch = Batch(one.long(), 1.0, {"targets": one.long(), "weight": one, "old_logp": half, "advantage": 3 * one})
+    >>> total, numbers = policy(clip_ratio=0.2, value_clip=0.2, value_weight=0.1, entropy_weight=0, kl=0)(even, batch)
     >>> total, numbers["entropy"]  # the ratio is 1: -A
     (tensor(-3.), tensor(0.6931))
     """
@@ -91,8 +93,7 @@ def policy(
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Numbers]:
         there, at = _at_tokens(batch)
         found = log_probabilities(model, batch, temperature=temperature, entropy=True)
-        assert found.entropy is not None
-        logp, entropy = found.logp[there], found.entropy[there]
+        logp, entropy = found.logp[there], cast(Tensor, found.entropy)[there]
         numbers = {"entropy": entropy} | _policy_part(logp, at, clip_ratio)
         each = numbers["policy_loss"]
         if entropy_weight:  # else its gradient is not even made
@@ -101,8 +102,10 @@ def policy(
             numbers |= _value_part(_values(model, found.states, there), at, value_clip)
             each = each + value_weight * numbers["value_loss"]
         if "ref_logp" in at:
-            numbers["reference_kl"] = k3(logp - at["ref_logp"])
-            each = each + at.get("kl_coefficient", kl) * numbers["reference_kl"]
+            numbers["reference_kl"] = _bounded_k3(logp - at["ref_logp"])
+            price = at.get("kl_coefficient", kl)
+            if torch.as_tensor(price).any():  # else its gradient is not even made
+                each = each + price * numbers["reference_kl"]
         weight = at["weight"]
         return (each * weight).sum(), {name: (number.detach() * weight).sum() for name, number in numbers.items()}
 
@@ -115,7 +118,12 @@ def _policy_part(logp: Tensor, at: Numbers, clip_ratio: float) -> Numbers:
     ratio = change.exp()
     lost = -clipped_objective(ratio, advantage, clip_ratio)
     held = (ratio > 1 + clip_ratio) & (advantage > 0) | (ratio < 1 - clip_ratio) & (advantage < 0)
-    return {"policy_loss": lost, "clip_fraction": held.float(), "ratio_kl": k3(-change)}
+    return {"policy_loss": lost, "clip_fraction": held.float(), "ratio_kl": _bounded_k3(-change)}
+
+
+def _bounded_k3(log_ratio: Tensor) -> Tensor:
+    """k3 as a number that fp32 has, for any log-ratio: below -FARTHEST it stays, and has no slope."""
+    return k3(log_ratio.clamp(min=-FARTHEST))
 
 
 def _value_part(values: Tensor, at: Numbers, value_clip: float) -> Numbers:

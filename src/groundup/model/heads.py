@@ -35,8 +35,7 @@ class HeadConfig:
         reads; "first" is for trunks whose first token has (here it has read nothing but itself: for comparison); "mean"
         is the mean over the real tokens.
     bias: whether the score has one. `transformers` has none and ignores it (checkpoint/classifier.py).
-    kind: "classes", of which a text has one; or "reward", one output of the name "reward": a score without bounds. A
-        head with that one output is a reward, whatever else is said: not every file has a word for it.
+    kind: "classes", of which a text has one; or "reward", one output of the name "reward": a score without bounds.
     mean, spread: of a reward, the mean and standard deviation of its scores on the answers that it was taught with;
         0 and 1 where nobody measured them. Only differences of scores are learnt, so where they lie and how far apart
         is chance: `normalised` takes both off.
@@ -60,8 +59,7 @@ class HeadConfig:
     def __post_init__(self) -> None:
         _known("pooling", self.pooling, POOLINGS)
         _known("kind", self.kind, KINDS)
-        if self.kind == REWARD or self.labels == (REWARD,):
-            object.__setattr__(self, "kind", REWARD)  # a frozen record, which is still being made
+        if self.kind == REWARD:
             self._check_reward()
         else:
             self._check_classes()

@@ -17,7 +17,7 @@ ORDER = {"accuracy": "pairs in the right order", "margin": "margin"}
 MARKS: dict[str, dict[str, str]] = {
     "reward": ORDER,
     "dpo": ORDER | {"drift": "drift, nats per answer"},
-    "ppo": {"reward": "reward", "right": "exactly right", "kl": "nats from the reference", "length": "tokens"},
+    "ppo": {"reward": "reward", "right": "exactly right", "length": "tokens"},
 }
 
 
@@ -98,6 +98,19 @@ def best_evaluation(run: Run) -> int | None:
     trained = np.where(run.evaluations.step > 0, loss, np.nan)
     chosen = trained if np.isfinite(trained).any() else loss
     return int(np.nanargmin(chosen)) if np.isfinite(chosen).any() else None
+
+
+def outdated(run: Run) -> tuple[int, int] | None:
+    """The step of the weights that test.json tells of, and that of the weights now, where a run went on after its test.
+
+    >>> from groundup.report.read import Table
+    >>> outdated(Run(test={"model": "model", "step": 10}, train=Table([{"step": 20}])))
+    (10, 20)
+    """
+    tested, kept = number(run.test.get("step")), run.test.get("model")
+    best = best_evaluation(run) if kept == "best" else None
+    now = run.step if kept == "model" else 0 if best is None else int(run.evaluations.step[best])
+    return (int(tested), now) if now and np.isfinite(tested) and tested != now else None
 
 
 def train_curve(run: Run) -> tuple[np.ndarray, np.ndarray]:

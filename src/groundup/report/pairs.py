@@ -13,6 +13,7 @@ from groundup.report.read import Run, number
 from groundup.report.reliability import bins, reliability
 
 COMMANDS = ("reward", "dpo")
+MOST, CHARACTERS = 10, 300  # errors that are shown, and of each text
 # of test.json: the number, what it is called, how it is written
 TOLD = {
     "rows": ("pairs", "{:,.0f}"),
@@ -40,7 +41,22 @@ def section(run: Run) -> str:
     picture = f"<div>{drawn}</div>" if drawn else ""
     read_once = '<p class="under">The test pairs were read once, after training.</p>' if rows and not before else ""
     told = f"{table}{read_once}{parts.earlier(run)}"
-    return f'<h2>Pairs it was not given</h2><div class="side">{picture}<div>{told}</div></div>'
+    side = f'<div class="side">{picture}<div>{told}</div></div>'
+    return f"<h2>Pairs it was not given</h2>{side}{_errors(run.test.get('worst'))}"
+
+
+def _errors(worst: Any) -> str:
+    """The pairs that are in the wrong order by most, as stages/reward.py writes them."""
+    found = [one for one in worst if isinstance(one, Mapping)] if isinstance(worst, list) else []
+    if not found:
+        return ""
+    rows = []
+    for one in found[:MOST]:
+        ahead = -number(one.get("ahead"))
+        texts = [parts.text(str(one.get(name))[:CHARACTERS]) for name in ("prompt", "chosen", "rejected")]
+        rows.append([*texts, "\u2013" if math.isnan(ahead) else f"{ahead:.3f}"])
+    head = ("prompt", "the better answer", "the one it scored higher", "by")
+    return f"<details><summary>{len(rows)} surest errors</summary>{parts.table(head, rows, numbers=1)}</details>"
 
 
 def _rows(test: Any) -> dict[str, str]:

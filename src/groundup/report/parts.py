@@ -13,7 +13,7 @@ import numpy as np
 from groundup.journal import CONTROL, clock
 from groundup.report.chart import short
 from groundup.report.curves import AXES
-from groundup.report.figures import MARKS, Figures, best_evaluation
+from groundup.report.figures import MARKS, Figures, best_evaluation, outdated
 from groundup.report.read import Run, number
 from groundup.report.remark import Remark
 from groundup.settings import Classify, Dpo, Instruct, Ppo, Pretrain, Reward, Training, extra, groups
@@ -188,12 +188,12 @@ def evaluations(run: Run) -> str:
 
 
 def earlier(run: Run) -> str:
-    """A run that went on has other weights in best/ than those whose test is shown."""
-    best, tested = best_evaluation(run), number(run.test.get("step"))
-    now = 0 if best is None else int(run.evaluations.step[best])
-    if not now or not np.isfinite(tested) or now == tested or run.test.get("model") != "best":
+    """A run that went on has other weights than those whose test is shown."""
+    steps = outdated(run)
+    if steps is None:
         return ""
-    return f'<p class="under">These are figures of the weights of step {tested:,.0f}; best/ is now of step {now:,}.</p>'
+    now = "best/ is now of" if run.test.get("model") == "best" else "the run went on since, to"
+    return f'<p class="under">These are figures of the weights of step {steps[0]:,}; {now} step {steps[1]:,}.</p>'
 
 
 def events(run: Run) -> str:

@@ -30,7 +30,7 @@ class Rollout:
     prompts (R, L), answers (R, N): ids. prompt_sizes, sizes (R,): how many of them are real; the id that ended an
     answer counts. ended (R,) bool. scores (R,): rewards, with what an unfinished answer loses. logp (R, N): log p of
     each id under the policy that wrote it. advantages (R, N). PPO: values, returns (R, N), what the policy expected
-    and what it should have. GRPO: ref_logp (R, N), log p under the reference, where there is one.
+    and what it should have. GRPO: ref_logp (R, N), log p under the reference.
     notes: figures for the journal.
     """
 

@@ -17,6 +17,7 @@ is written beside whom. Shapes: R answers, L tokens of the longest prompt, N tok
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from groundup.batches.windows import hashed
 from groundup.errors import ModelError
 from groundup.generate.sample import Sampler
 from groundup.losses.advantages import gae, grouped, whiten
+from groundup.losses.divergence import k1
 from groundup.losses.log_probability import log_probabilities
 from groundup.machine import Machine
 from groundup.model import config_of
@@ -45,6 +47,7 @@ from groundup.text.template import ChatTemplate
 from groundup.tokens.tokenizer import Tokenizer
 
 Reference = nn.Module | Callable[[], AbstractContextManager[nn.Module]]
+SHORTEST = 1e-6  # seconds: clocks that have not moved on are no reason to divide by 0
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,21 @@ class Actors:
 
     policy: a language model, or an `ActorCritic` for PPO. reference: a frozen model that reads the same ids; or a
     function that makes a block within which a model is the reference (`partial(lora.off, policy)`: the same weights
-    with the adapters off); or None, where no distance is wanted. The template writes the prompts, and the ids with
-    which it ends an answer are among those that do.
+    with the adapters off). The template writes the prompts, and the ids with which it ends an answer are among those
+    that do.
     """
 
     policy: nn.Module
-    reference: Reference | None
+    reference: Reference
     tokenizer: Tokenizer
     template: ChatTemplate
     rewards: Rewards
     machine: Machine
 
     @contextlib.contextmanager
-    def judging(self) -> Iterator[nn.Module | None]:
-        """Within the block, the reference, or None."""
-        if self.reference is None or isinstance(self.reference, nn.Module):
+    def judging(self) -> Iterator[nn.Module]:
+        """Within the block, the reference."""
+        if isinstance(self.reference, nn.Module):
             yield self.reference
             return
         with self.reference() as model:
@@ -77,7 +80,7 @@ class Actors:
         """Raise ModelError where policy and reference cannot read the same ids."""
         with self.judging() as reference:
             known = config_of(self.policy).vocabulary
-            if reference is not None and config_of(reference).vocabulary != known:
+            if config_of(reference).vocabulary != known:
                 raise ModelError(
                     f"the policy knows {known:,} ids, the reference {config_of(reference).vocabulary:,}",
                     "take a reference with the policy's tokenizer: by default it is the model that is tuned",
@@ -89,8 +92,11 @@ def collect(actors: Actors, asked: Prompts, settings: Ppo, *, number: int, price
     """Rollout `number`: as many answers to each prompt as a group has, scored, and read `rows` at a time.
 
     `price`: what a nat of distance to the reference costs now. Weights, gradients and modes are afterwards as before,
-    and no global random number is drawn. Raises what rewards raise, and ModelError for a policy that is broken.
+    and no global random number is drawn. One of the notes is a clock's, `written_per_second`: ids of answers for each
+    second of writing, scoring and reading together. For GRPO `flat` is noted (figures.flat). Raises what rewards raise,
+    and ModelError for a policy that is broken.
     """
+    began = time.monotonic()
     questions = asked.repeated(settings.group_size)
     answers = answered(
         writer(actors.policy, actors.machine, rows=len(questions)),
@@ -104,19 +110,19 @@ def collect(actors: Actors, asked: Prompts, settings: Ppo, *, number: int, price
     known = Known.of(questions.ids, answers)
     logp, values = known.read(actors.policy, actors.machine, temperature=settings.temperature, rows=rows)
     with actors.judging() as reference:
-        ref_logp = None
-        if reference is not None:
-            ref_logp, _ = known.read(reference, actors.machine, temperature=settings.temperature, rows=rows)
+        ref_logp, _ = known.read(reference, actors.machine, temperature=settings.temperature, rows=rows)
+    seconds = time.monotonic() - began  # what was read is no longer on a device: nothing is still being computed
     ended = torch.tensor([answer.ended for answer in answers])
     scores = torch.tensor(rewards.total, dtype=torch.float32) - settings.unfinished * (~ended).float()
     notes = figures.notes(answers, rewards, logp=logp, mask=known.mask, ref_logp=ref_logp)
     notes |= {"score_spread": figures.spread(scores), "kl_coefficient": price, "rollout": float(number)}
+    notes["written_per_second"] = round(notes["written"] / max(seconds, SHORTEST), 1)
     learnt: dict[str, Any]
     if values is None:
         learnt = {"advantages": compared(scores, known.mask, group=settings.group_size), "ref_logp": ref_logp}
+        notes["flat"] = figures.flat(learnt["advantages"], group=settings.group_size)
     else:
-        toll = torch.zeros_like(logp) if ref_logp is None else price * (logp - ref_logp)
-        learnt = judged(paid_out(scores, known.sizes, toll), values, known.mask, settings)
+        learnt = judged(paid_out(scores, known.sizes, price * k1(logp - ref_logp)), values, known.mask, settings)
         notes["explained_variance"] = figures.explained(values, learnt["returns"], known.mask)
     return Rollout(**vars(known), ended=ended, scores=scores, logp=logp, values=values, notes=notes, **learnt)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from groundup.losses.divergence import k1
 from groundup.rollouts.prompts import Answer
 from groundup.rollouts.rewards import Scored
 
@@ -15,26 +16,26 @@ GRAM = 3  # ids in a row that may come back
 
 
 def notes(
-    answers: Sequence[Answer], rewards: Scored, *, logp: Tensor, mask: Tensor, ref_logp: Tensor | None
+    answers: Sequence[Answer], rewards: Scored, *, logp: Tensor, mask: Tensor, ref_logp: Tensor
 ) -> dict[str, float]:
-    """Figures of answers, of which logp, ref_logp, mask (R, N) know every id; all are means over the answers.
+    """Figures of answers, of which logp, ref_logp, mask (R, N) know every id; means over the answers, unless they say.
 
-    reward: what the rewards came to, nothing taken off; reward.NAME: each part, unweighted. length: ids, the end
-    included. ended: share that came to an end. entropy: -log p per id, an estimate of the policy's entropy in nats (the
-    loss knows it exactly, and says so under the same name at every step).
+    reward: what the rewards came to, nothing taken off; reward.NAME: each part, unweighted. written: ids of all answers
+    together. length: ids, the end included. ended: share that came to an end. entropy: -log p per id, an estimate of
+    the policy's entropy in nats (the loss knows it exactly, and says so under the same name at every step).
     distinct: share of different texts. repetition: see there. kl: log p - log p_ref of a whole answer, in nats: an
-    estimate of KL(policy || reference) (k1 of Schulman 2020, "Approximating KL divergence").
+    estimate of KL(policy || reference) (divergence.k1).
     """
     count = len(answers)
     found = {"reward": sum(rewards.total) / count}
     found |= {f"reward.{name}": sum(values) / count for name, values in rewards.parts.items()}
-    found["length"] = sum(len(answer.ids) for answer in answers) / count
+    found["written"] = float(sum(len(answer.ids) for answer in answers))
+    found["length"] = found["written"] / count
     found["ended"] = sum(answer.ended for answer in answers) / count
     found["entropy"] = float(-(logp * mask).double().sum() / mask.sum())
     found["distinct"] = len({answer.text for answer in answers}) / count
     found["repetition"] = sum(repetition(answer.ids) for answer in answers) / count
-    if ref_logp is not None:
-        found["kl"] = float(((logp - ref_logp) * mask).double().sum() / count)
+    found["kl"] = float((k1(logp - ref_logp) * mask).double().sum() / count)
     return found
 
 
@@ -51,6 +52,18 @@ def repetition(ids: Sequence[int]) -> float:
 def spread(scores: Tensor) -> float:
     """How far scores (R,) lie apart: the root of the mean square about their mean."""
     return float(scores.double().std(correction=0))
+
+
+def flat(advantages: Tensor, *, group: int) -> float:
+    """Share of groups, `group` answers beside each other, of which no answer is better than another: nobody learns.
+
+    Advantages (R, N) as GRPO has them; every answer has a first id.
+
+    >>> import torch
+    >>> flat(torch.tensor([[0.7, 0.7], [-0.7, 0.0], [0.0, 0.0], [0.0, 0.0]]), group=2)
+    0.5
+    """
+    return float((advantages[:, 0] == 0).view(-1, group).all(dim=1).double().mean())
 
 
 def explained(values: Tensor, returns: Tensor, mask: Tensor) -> float:

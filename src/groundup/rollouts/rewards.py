@@ -5,11 +5,11 @@ In: words such as "exact", "regex:PATTERN", "0.1*length:20", "my_reward.py:polit
 anything is learnt from it: a reward that is NaN once can ruin every weight.
 """
 
+import itertools
 import math
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,9 +60,10 @@ class Rewards:
 
     def apart(self, answers: Sequence[Answer]) -> Scored:
         """The sum, and every part by itself; raises DataError for a part that raises or gives what is no number."""
-        parts = {part.name: _checked(part, answers, part.function(answers)) for part in self.parts}
-        weighted = [[part.weight * value for value in parts[part.name]] for part in self.parts]
-        return Scored([math.fsum(values) for values in zip(*weighted, strict=True)], parts)
+        given = [_checked(part, answers, part.function(answers)) for part in self.parts]
+        weighted = [[part.weight * value for value in values] for part, values in zip(self.parts, given, strict=True)]
+        total = [math.fsum(values) for values in zip(*weighted, strict=True)]
+        return Scored(total, {part.name: values for part, values in zip(self.parts, given, strict=True)})
 
     def check(self, prompts: Iterable[Prompt]) -> None:
         """Raise DataError where a part compares with a right answer that a prompt does not have."""
@@ -100,14 +101,19 @@ def parse(specs: Sequence[str], *, machine: Machine | None = None, batch: int = 
     """
     if not specs:
         raise SettingsError("no reward was given", f"choose one or more of: {', '.join(NAMES)}, a reward model")
-    found, counts = list[Part](), Counter[str]()
+    found = dict[str, Part]()
     for spec in specs:
         weight, rest = _weighted(spec)
-        part = replace(_part(rest, machine, batch), weight=weight)
-        counts[part.name] += 1
-        again = counts[part.name]
-        found.append(replace(part, name=f"{part.name}{again}") if again > 1 else part)
-    return Rewards(tuple(found))
+        part = _part(rest, machine, batch)
+        name = _unused(part.name, found)
+        found[name] = replace(part, name=name, weight=weight)
+    return Rewards(tuple(found.values()))
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number behind it where there is one of that name: a function may be called regex2 itself."""
+    names = (name if number == 1 else f"{name}{number}" for number in itertools.count(1))
+    return next(each for each in names if each not in taken)
 
 
 def _weighted(spec: str) -> tuple[float, str]:
@@ -162,17 +168,22 @@ def _model(spec: str, machine: Machine | None, batch: int) -> Part:
 
 def _checked(part: Part, answers: Sequence[Answer], given: Any) -> list[float]:
     """What a part gave as one finite number for each answer; raises DataError where it is not."""
+    advice = "return one number for each response, in their order"
+    if isinstance(given, Mapping | Set):  # a mapping would be taken by its keys, a set in any order
+        raise DataError(f"the reward {part.described} gave a {type(given).__name__}, not a list of numbers", advice)
     try:
         values = list(given)
     except TypeError:
+        raise DataError(f"the reward {part.described} gave {_shown(given)}, not a list of numbers", advice) from None
+    except Exception as error:  # an object of one's own may fail in any way
         raise DataError(
-            f"the reward {part.described} gave {_shown(given)}, not a list of numbers",
-            "return one number for each response, in their order",
-        ) from None
+            f"the reward {part.described} gave a {type(given).__name__} that cannot be read: "
+            f"{type(error).__name__}: {error}",
+            advice,
+        ) from error
     if len(values) != len(answers):
         raise DataError(
-            f"the reward {part.described} gave {len(values):,} numbers for {len(answers):,} answers",
-            "return one number for each response, in their order",
+            f"the reward {part.described} gave {len(values):,} numbers for {len(answers):,} answers", advice
         )
     return [_number(part, answer, value) for answer, value in zip(answers, values, strict=True)]
 
@@ -181,7 +192,7 @@ def _number(part: Part, answer: Answer, value: Any) -> float:
     """One number; text that spells one is none, as somebody forgot to convert it."""
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+    except Exception:  # a tensor of several numbers, say; an object of one's own may fail in any way
         number = math.nan
     if math.isfinite(number):
         return number
@@ -197,4 +208,6 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python does not write out a number of thousands of digits
         return "a number too long to be written out"
+    except Exception:
+        return f"a {type(value).__name__} that cannot be written out"
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,7 +1,8 @@
 """A reward from a Python file of one's own: FILE.py:FUNCTION.
 
 In: the path and the name. Out: `Script`, a reward function. The file is run because a person named it, and only then;
-it is never looked for, and nothing is written beside it.
+it is never looked for, and nothing is written beside it. While it runs, its folder is the first place where modules are
+looked for, as for any program: it may import what lies beside it.
 
 The function is given three lists of equal length: what was asked (each a list of messages, {"role", "content"}), what
 was answered (text), and what is known to be right (text, or None). It returns one number for each. An example:
@@ -10,6 +11,7 @@ was answered (text), and what is known to be right (text, or None). It returns o
         return [1.0 if "please" in response.lower() else 0.0 for response in responses]
 """
 
+import contextlib
 import sys
 import traceback
 import types
@@ -40,8 +42,9 @@ class Script:
         responses = [answer.text for answer in answers]
         references = [answer.prompt.reference for answer in answers]
         try:
-            given = self.function(prompts, responses, references)
-            return list(given) if isinstance(given, Iterator) else given  # one that yields runs only now
+            with _at_home(self.path):
+                given = self.function(prompts, responses, references)
+                return list(given) if isinstance(given, Iterator) else given  # one that yields runs only now
         except (Exception, SystemExit) as error:
             asked = answers[0].prompt.place if answers else "no prompt"
             raise DataError(
@@ -84,11 +87,26 @@ def _run(path: Path) -> types.ModuleType:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up by its name
     try:
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        with _at_home(path):
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         line = f" at line {error.lineno}" if isinstance(error, SyntaxError) else _line(error, path)
         raise SettingsError(f"{path} cannot be run: {_named(error)}{line}", "mend the file") from error
     return module
+
+
+@contextlib.contextmanager
+def _at_home(path: Path) -> Iterator[None]:
+    """Within the block, modules beside the file are found first, and no bytecode of theirs is written."""
+    folder, writes_none = str(path.resolve().parent), sys.dont_write_bytecode
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes_none
+        with contextlib.suppress(ValueError):  # the file may have taken it off itself
+            sys.path.remove(folder)
 
 
 def _line(error: BaseException, path: Path) -> str:

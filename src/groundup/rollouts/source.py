@@ -22,14 +22,20 @@ from groundup.batches.batch import Batch
 from groundup.batches.loader import permuted
 from groundup.batches.windows import Numbers
 from groundup.errors import CheckpointError, SettingsError
+from groundup.generate.chat import ending
 from groundup.rollouts import figures
+from groundup.rollouts.answers import spoken
 from groundup.rollouts.buffer import PAD, Rollout, placed
 from groundup.rollouts.coefficient import Coefficient
 from groundup.rollouts.collect import Actors, collect, seed_of
-from groundup.rollouts.prompts import Prompts
+from groundup.rollouts.prompts import Prompt, Prompts
 from groundup.settings import Ppo
+from groundup.text.conversations import told as messages_told
+from groundup.tokens.turns import lead
 
 FIXED = ("seed", "prompts", "algorithm", "responses", "group", "passes")  # of the state: what cannot change
+SHOWN = 3  # prompts of a rollout that a person is shown
+LONG = 200  # characters of a prompt or an answer that a person is shown, at most
 OWN = "rollout."  # begins the names of its tensors in the state: "prompts" alone is a fingerprint
 
 
@@ -109,6 +115,37 @@ class Rollouts:
         passes, places = np.divmod(np.arange(self.cursor, self.cursor + self.micro), count)
         return permuted(places, passes, size=count, seed=seed_of(self.settings.seed, self.number - 1))
 
+    def samples(self) -> str:
+        """What a person may read of the present rollout: three of its prompts, an answer to each, what that came to.
+
+        The number is what is learnt from: the sum of the rewards, with what an unfinished answer loses. "" where there
+        is no rollout, as in a resumed run that will make its next one.
+        """
+        rollout = self.rollout
+        if rollout is None:
+            return ""
+        shown = [
+            f"{_short(_asked(prompt), end=True)}\n-> {_short(self._text(row))}  ({float(rollout.scores[row]):.3g})"
+            for row, prompt in self._firsts()
+        ]
+        return "\n\n".join(shown)
+
+    def _firsts(self) -> list[tuple[int, Prompt]]:
+        """The first answer's number to each of the first prompts of the present rollout, with the prompt."""
+        chosen = self._prompts(self.number - 1)[:SHOWN]
+        return [(place * self.settings.group_size, self.asked.prompts[row]) for place, row in enumerate(chosen)]
+
+    def _text(self, row: int) -> str:
+        """An answer of the present rollout as a person reads it."""
+        rollout, actors = self.rollout, self.actors
+        assert rollout is not None
+        prompt, answer = (
+            part[row, : int(sizes[row])].tolist()
+            for part, sizes in ((rollout.prompts, rollout.prompt_sizes), (rollout.answers, rollout.sizes))
+        )
+        closing = ending(actors.tokenizer, actors.template)
+        return spoken(closing, prompt, answer, lead(actors.tokenizer, actors.template).strip())
+
     def state(self) -> dict[str, Any]:
         """The place: numbers and words; and, unless it is used up, the present rollout, as tensors by name."""
         place = {"number": self.number, "cursor": self.cursor, "price": self.price.value, **self._fixed()}
@@ -165,6 +202,23 @@ def _check(actors: Actors, settings: Ppo, micro: int) -> None:
         )
 
 
+def _asked(prompt: Prompt) -> str:
+    """The last thing that was said to the policy."""
+    return str(messages_told(prompt.messages[-1:])[0]["content"]) if prompt.messages else ""
+
+
+def _short(text: str, *, end: bool = False) -> str:
+    """The beginning of a text, or its end, on one line.
+
+    >>> _short("who  has\\nit?"), len(_short("a" * 999))
+    ('who has it?', 200)
+    """
+    words = " ".join(text.split())
+    if len(words) <= LONG:
+        return words
+    return "…" + words[1 - LONG :] if end else words[: LONG - 1] + "…"
+
+
 class Examples:
     """What an epoch is, and batches of its usual size that cost what real ones do (batches.windows.Source).
 
@@ -180,8 +234,8 @@ class Examples:
 
     endless = False
 
-    def __init__(self, asked: Prompts, settings: Ppo, *, reference: bool = True) -> None:
-        self.asked, self.settings, self.reference = asked, settings, reference
+    def __init__(self, asked: Prompts, settings: Ppo) -> None:
+        self.asked, self.settings = asked, settings
         sizes = np.array([len(ids) for ids in asked.ids], dtype=np.int64)
         self.lengths: Numbers = np.resize(sizes + settings.response_tokens - 1, len(self))  # inputs of each row
 
@@ -189,7 +243,7 @@ class Examples:
         return len(self.asked) * self.settings.group_size * self.settings.passes
 
     def batch(self, indices: Numbers) -> Batch:
-        """Numbers (B,) -> a batch as `Rollouts` makes it, with advantages of 1; `reference`: whether there is one."""
+        """Numbers (B,) -> a batch as `Rollouts` makes it, with advantages of 1."""
         asked = [self.asked.ids[int(index) % len(self.asked)] for index in indices]
         shape = (len(asked), self.settings.response_tokens)
         sizes = torch.tensor([len(ids) for ids in asked])
@@ -197,10 +251,10 @@ class Examples:
         for row, ids in enumerate(asked):
             prompts[row, : len(ids)] = torch.tensor(ids)
         grpo = self.settings.algorithm == "grpo"
-        more = (["ref_logp"] if self.reference else []) if grpo else ["old_values", "returns"]
+        more = ["ref_logp"] if grpo else ["old_values", "returns"]
         fields = {"advantage": torch.ones(shape)} | {name: torch.zeros(shape) for name in ("old_logp", *more)}
         answers = torch.full(shape, PAD)
         made = placed([prompts, answers], [sizes, torch.full((len(asked),), shape[1])], fields)
-        if grpo and self.reference:
+        if grpo:
             made.fields["kl_coefficient"] = torch.full((len(asked),), self.settings.kl)
         return made

@@ -26,7 +26,9 @@ class Reward(Tuning):
     template: str = knob("auto", TEMPLATE, group="Text")
     margins: bool = knob(False, "ask for the distance that the data give a pair, not only for its order", group="Text")
     normalise: bool = knob(
-        True, "keep mean and spread of the training scores with the model: groundup score and ppo use them"
+        True,
+        "keep mean and spread of the training scores with the model: groundup score and ppo use them",
+        group="Training",
     )
     epochs: float | None = knob(None, "passes over the pairs; 1 if no budget is given", group="Training", gt=0)
     batching: Literal["bucketed", "padded"] = knob(
@@ -51,10 +53,19 @@ class Dpo(Tuning):
     loss: Literal["sigmoid", "ipo", "hinge", "simpo", "orpo"] = knob(
         "sigmoid", "sigmoid is DPO's own; simpo and orpo need no reference", group="Training"
     )
-    beta: float = knob(0.1, "how much a change of log-probability counts: small lets the model go far", gt=0)
-    smoothing: float = knob(0.0, "sigmoid: share of the pairs whose order may be wrong", ge=0, lt=0.5)
-    average: bool = knob(False, "log-probabilities of an answer per token, so that length does not count")
-    gamma: float = knob(0.5, "simpo: the distance that is asked for", ge=0)
+    beta: float = knob(
+        0.1,
+        "how much a change of log-probability counts: small lets the model go far; simpo wants about 2",
+        group="Training",
+        gt=0,
+    )
+    smoothing: float = knob(0.0, "sigmoid: share of the pairs whose order may be wrong", group="Training", ge=0, lt=0.5)
+    average: bool = knob(
+        False,
+        "log-probabilities of an answer per token, so that length does not count; simpo and orpo do so anyway",
+        group="Training",
+    )
+    gamma: float = knob(0.5, "simpo: the distance that is asked for", group="Training", ge=0)
     epochs: float | None = knob(None, "passes over the pairs; 1 if no budget is given", group="Training", gt=0)
     batching: Literal["bucketed", "padded"] = knob(
         "bucketed", "bucketed: pairs of like length together; padded: in any order", group="Batches"
@@ -108,7 +119,9 @@ class Ppo(Tuning):
     passes: Positive = knob(4, "times that each rollout is learnt from", group="Batches")
     batch: Positive = knob(16, "answers per step, over all ranks", group="Batches")
     batching: Literal["padded"] = knob("padded", "answers are filled up to the longest of the batch", group="Batches")
-    response_tokens: Positive = knob(64, "tokens of an answer at most", group="Batches")
+    response_tokens: Positive = knob(
+        64, "tokens of an answer at most; groundup compare should get the same --max-tokens", group="Batches"
+    )
     temperature: float = knob(1.0, "of the answers that are learnt from", group="Batches", gt=0)
     clip_ratio: float = knob(0.2, "a probability may change by this factor in one rollout", group="Training", gt=0)
     value_clip: float = knob(0.2, "ppo: a value may change by so much in one rollout", group="Training", gt=0)
@@ -173,7 +186,7 @@ class Score(Settings):
     template: str = knob("auto", "alpaca, phi3, chatml, a .jinja file; auto: the model's own")
     raw: bool = knob(False, "scores as the network gives them, mean and spread of its training not taken off")
     batch: Positive = knob(16, "answers per forward pass")
-    out: Path | None = knob(None, "write one JSON object a line here")
+    out: Path | None = knob(None, "write one JSON object a line here; - writes them out", stdin=True)
     device: Device = knob("auto", "where to compute")
     dtype: Dtype = knob("auto", "bf16 where the hardware has it, else fp32")
     threads: Positive | None = knob(None, "CPU threads; by default all cores")
@@ -183,7 +196,9 @@ class Compare(Settings):
     """Let two models or more answer the same prompts, and say which is better."""
 
     models: list[str] = knob([], f"two or more; the others are compared with the first: {MODEL}", positional=True)
-    data: str = knob("", "prompts, as for groundup instruct; the last answer of each is the reference")
+    data: list[str] = knob(
+        ["harbor-questions:100:7"], "prompts, as for groundup instruct; the last answer of each is the reference"
+    )
     reward: list[str] = knob([], "what scores the answers, as for groundup ppo: exact, harbor ..., a reward model")
     judge: str = knob("", "or a judge, as for groundup judge: ollama:MODEL, an address, a model of ours")
     judge_name: str = knob("", "the model that an OpenAI-compatible server is asked for")

@@ -7,7 +7,7 @@ changed from the beginning to the end, in RUN/data/before.json and RUN/answers.j
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from groundup.generate.sample import Sampler
 from groundup.rollouts.answers import answered
 from groundup.rollouts.collect import Actors, Known
 from groundup.rollouts.prompts import Answer, Prompts
+from groundup.rollouts.source import Rollouts
 from groundup.rollouts.write import writer
 from groundup.settings import Ppo
 from groundup.stages import tuning
@@ -56,16 +57,17 @@ class Changed:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that is needed to see how a policy does on prompts that it does not learn from: "valid", perhaps "test"."""
+    """All that is needed to see how a policy does on prompts, best on those that it does not learn from."""
 
     settings: Ppo
     actors: Actors
     held: dict[str, Prompts]
+    drawn: list[Rollouts] = field(default_factory=list)  # at most one: that of the run
 
     @property
     def measured(self) -> str:
-        """The part that is answered before and after."""
-        return "test" if "test" in self.held else "valid"
+        """The part that is answered before and after: "train" where no prompt of another one fits into the context."""
+        return next(name for name in ("test", "valid", "train") if name in self.held)
 
     def answers(self, asked: Prompts, *, temperature: float = 0.0) -> list[Answer]:
         """The policy's answer to each prompt, greedy by default."""
@@ -78,30 +80,38 @@ class Bench:
             sampler=Sampler(temperature=temperature, seed=self.settings.seed),
         )
 
-    def marks(self, asked: Prompts, answers: Sequence[Answer]) -> RewardMarks:
-        """Reward, share right, length, and how much likelier the answers are than under the reference."""
+    def marks(self, asked: Prompts, answers: Sequence[Answer], *, drawn: bool = False) -> RewardMarks:
+        """Reward, share right, length, and how much likelier the answers are than under the reference.
+
+        `drawn`: by chance as in training, so that this estimates a divergence.
+        """
         references = [answer.prompt.reference for answer in answers]
+        ratios = self._distances(asked, answers)
         return mark(
             self.actors.rewards(answers),
             lengths=[len(answer.ids) for answer in answers],
             ended=[answer.ended for answer in answers],
             right=[None if right is None else same(answer.text, right)
                    for answer, right in zip(answers, references, strict=True)],
-            kl=self._distances(asked, answers),
+            log_ratio=None if drawn else ratios,
+            kl=ratios if drawn else None,
         )  # fmt: skip
 
     @torch.no_grad()
-    def _distances(self, asked: Prompts, answers: Sequence[Answer]) -> list[float] | None:
+    def _distances(self, asked: Prompts, answers: Sequence[Answer]) -> list[float]:
         """log p(answer) - log p_ref(answer) in nats of each, at the temperature of training."""
         known, actors = Known.of(asked.ids, answers), self.actors
         rows = self.settings.micro_batch or self.settings.batch
         read = partial(known.read, machine=actors.machine, temperature=self.settings.temperature, rows=rows)
         own, _ = read(actors.policy)
         with actors.judging() as reference:
-            if reference is None:
-                return None
             others, _ = read(reference)
         return [float(value) for value in (own - others).double().sum(dim=1)]
+
+    def batches(self, micro: int) -> Rollouts:
+        """What the run learns from, `micro` answers at a time; `sample` shows some of them."""
+        self.drawn.append(Rollouts(self.actors, self.held["train"], self.settings, micro=micro))
+        return self.drawn[-1]
 
     def look(self, model: nn.Module, rows: int) -> RewardMarks:
         """How the policy, which `model` is, does on the validation prompts by now; `rows` at once matter to others."""
@@ -111,7 +121,9 @@ class Bench:
     def sample(self, model: nn.Module) -> str:
         """How the policy answers the first validation prompts by now, greedily."""
         said = self.answers(_first(self.held["valid"], SAMPLED))
-        return "\n\n".join(f"{_question(answer)}\n-> {answer.text}" for answer in said)
+        lines = "\n\n".join(f"{_question(answer)}\n-> {answer.text}" for answer in said)
+        drawn = self.drawn[-1].samples() if self.drawn else ""
+        return f"{lines}\n\ndrawn in training, with their scores:\n{drawn}" if drawn else lines
 
     def before(self, out: Path) -> None:
         """Answer what will be answered again at the end, before the first step; a resumed run has done so.
@@ -142,7 +154,12 @@ class Bench:
         ]
         text = json.dumps([asdict(one) for one in said], indent=1, ensure_ascii=False)
         atomic.write_text(out / ANSWERS, text + "\n")
-        return Changed(RewardMarks(**kept["marks"]), self.marks(asked, answers), self.marks(asked, drawn), said)
+        return Changed(
+            before=RewardMarks(**kept["marks"]),
+            after=self.marks(asked, answers),
+            drawn=self.marks(asked, drawn, drawn=True),
+            answers=said,
+        )
 
 
 def _question(answer: Answer) -> str:

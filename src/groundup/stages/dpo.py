@@ -20,7 +20,7 @@ from groundup import journal, report
 from groundup.batches import sequential
 from groundup.batches.pairs import Pairs
 from groundup.checkpoint import atomic, folder
-from groundup.errors import SettingsError, UserError
+from groundup.errors import CheckpointError, SettingsError, UserError
 from groundup.evaluate.pairs import LengthRule
 from groundup.evaluate.preference import PreferenceMarks, fallen, mark_preference
 from groundup.generate import chat as chats
@@ -116,6 +116,7 @@ def _check(settings: Dpo) -> None:
     free = settings.loss in WITHOUT_REFERENCE
     unused = {
         "reference": bool(settings.reference) and free,
+        "average": settings.average and free,  # they divide by the tokens in any case
         "smoothing": settings.smoothing > 0 and settings.loss != "sigmoid",
         "gamma": "gamma" in settings.model_fields_set and settings.loss != "simpo",
     }
@@ -226,12 +227,17 @@ class _Bench:
 
 
 def _before(out: Path, bench: _Bench, model: nn.Module) -> dict[str, Any]:
-    """Marks and answers before the first step: {"test", "answers"}; made once, and read back by a resumed run."""
+    """Marks and answers before the first step: {"test", "answers"}; made once, and read back by a resumed run.
+
+    Raises CheckpointError where a run that has gone on for a while does not have them any more.
+    """
     path = out / "data" / BEFORE
     if path.is_file():
         return atomic.read_json(path)
-    if bench.settings.dry_run or tuning.resumes(out):
+    if bench.settings.dry_run:
         return {"test": None, "answers": []}
+    if tuning.resumes(out):  # these weights are not those of the beginning any more, nor read yet
+        raise CheckpointError(f"{path} is missing", "restore it from a copy, or start a new run")
     model = model.to(bench.machine.device)
     marks = bench.tested(model)
     if marks is not None:

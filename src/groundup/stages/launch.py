@@ -103,6 +103,8 @@ def _ready(asked: Training, out: Path, planned: int, prepare: Prepare) -> tuple[
     )
     sampling = str(getattr(decided, "sampling", None) or getattr(decided, "batching", ""))
     checks = dataclasses.replace(checks, context=decided.context, sampling=sampling, filler=task.filler)
+    if task.batches is not None:
+        checks = dataclasses.replace(checks, uncounted="making the batches")
     machines.seed_all(decided.seed)  # dropout; weights, order and samples have generators of their own
     return _job(task, decided, setup, plan, machine=machine), checks, decided
 
@@ -184,7 +186,7 @@ def describe(checks: Preflight) -> str:
         f"sampling {checks.sampling}" + (f" ({checks.filler:.1%} filler)" if checks.filler else ""),
         f"plan      {checks.steps:,} steps of {checks.tokens_per_step:,} tokens = {checks.epochs:.2f} epochs",
         f"needs     about {checks.memory_bytes / 2**20:,.0f} MiB of {checks.memory_free / 2**20:,.0f} MiB free, "
-        f"about {journal.clock(checks.seconds)}",
+        f"about {journal.clock(checks.seconds)}" + (f", {checks.uncounted} not counted" if checks.uncounted else ""),
     ])  # fmt: skip
 
 

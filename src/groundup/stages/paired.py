@@ -27,7 +27,6 @@ from groundup.tokens.rows import stop_ids
 
 PARTS = {"train": "the training pairs", "valid": "the validation pairs", "test": "the test pairs"}
 NOTES = "rows.json"  # in RUN/data: written last, so that with it the parts are there
-BIASED = 0.65  # share of pairs in one direction of length that is worth a remark
 
 
 def parts(out: Path) -> Split:
@@ -150,8 +149,16 @@ def tell(split: Split, notes: dict[str, Any], rows: Rows) -> None:
         if name == "train" or part.cut or part.dropped:
             for line in part.words().split("\n"):
                 say(name, line)
-    longer = preferences.chosen_is_longer(split.train)
-    bias = "" if 1 - BIASED < longer < BIASED else ": a model can learn that instead of what makes them better"
+    for name, pairs in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+        if count := preferences.contradictions(pairs):
+            times = "once" if count == 1 else f"{count:,} times"
+            say(
+                name,
+                f"{times} two answers to one prompt come in both orders: such pairs teach nothing, and one is wrong",
+            )
+    longer = preferences.chosen_is_longer(split.train[place] for place in rows.kept["train"].places)
+    what = preferences.told_by_length(longer)
+    bias = f": a model can learn to be {what} instead of what makes them better" if what else ""
     say("lengths", f"the chosen answer is the longer one in {100 * longer:.0f} % of the training pairs{bias}")
 
 

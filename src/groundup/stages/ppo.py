@@ -5,6 +5,7 @@ In: `settings.Ppo`. Out: a run folder, and `Result`, its figures. What is answer
 is measured on prompts that nothing is learnt from: before the first step, at every look, and at the end.
 """
 
+import hashlib
 import json
 import shlex
 import sys
@@ -16,24 +17,28 @@ from typing import Any
 from torch import nn
 
 from groundup import journal, losses, report
-from groundup.checkpoint import atomic
-from groundup.errors import CheckpointError, DataError, SettingsError
+from groundup.checkpoint import atomic, opening
+from groundup.checkpoint.identity import weights_hash
+from groundup.errors import CheckpointError, DataError, SettingsError, UserError
+from groundup.evaluate.answers import asked
 from groundup.evaluate.rewarded import RewardMarks
 from groundup.generate import chat as chats
 from groundup.machine import Machine
 from groundup.model import lora, surgery
 from groundup.model.values import ActorCritic
+from groundup.rollouts.coefficient import Coefficient
 from groundup.rollouts.collect import Actors
 from groundup.rollouts.prompts import Prompts, prompts
-from groundup.rollouts.rewards import parse
-from groundup.rollouts.source import Examples, Rollouts
-from groundup.settings import Ppo
+from groundup.rollouts.rewards import WEIGHTED, Rewards, parse
+from groundup.rollouts.scripted import Script
+from groundup.rollouts.source import Examples
+from groundup.settings import Ppo, flag
 from groundup.stages import launch, tuning
 from groundup.stages import reference as references
 from groundup.stages.bench import Answered, Bench
 from groundup.stages.tuning import Opened, Task
 from groundup.text import conversations
-from groundup.text.conversations import Conversation, Split
+from groundup.text.conversations import Conversation, Split, told
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
@@ -41,7 +46,9 @@ from groundup.train.plan import Preflight
 PARTS = {"train": "the training prompts", "valid": "the validation prompts", "test": "the test prompts"}
 NOTES = "rows.json"  # in RUN/data: written last, so that with it the parts are there
 REFERENCE = "reference.json"  # in RUN/data: which model the policy stays near, and its hash
+REWARDS = "rewards.json"  # in RUN/data: the hash of each file or model that rewards
 SHOWN = 3  # prompts whose answers are shown at the end
+DROPOUT = ("dropout", "dropout_embedding", "dropout_attention", "dropout_shortcut", "lora_dropout")
 OF_VALUES = ("value_clip", "value_weight", "gamma", "lam", "whiten")  # what grpo has no use for
 
 
@@ -49,9 +56,10 @@ OF_VALUES = ("value_clip", "value_weight", "gamma", "lam", "whiten")  # what grp
 class Result:
     """Figures of a run of `model`. `prompts`: those of each part that fit; `seconds` of training, answering included.
 
-    `before`, `after`: greedy answers to the prompts of `measured` ("test", or "valid" where there is no test part), by
-    the model as it was and by the weights after the last step. `drawn`: answers to the same prompts drawn by chance as
-    in training, by the weights after the last step: the mean of their `kl` estimates the distance from the reference.
+    `before`, `after`: greedy answers to the prompts of `measured` ("test"; "valid" where there is no test part; "train"
+    where no other prompt fits), by the model as it was and by the weights after the last step. `drawn`: answers to the
+    same prompts drawn by chance as in training, by the weights after the last step: the mean of their `kl` estimates
+    the distance from the reference.
     `best_reward`: of the validation prompts, by the weights in best/. `remarks`: what the course of the run says.
     """
 
@@ -86,7 +94,8 @@ def run(settings: Ppo) -> Result | Preflight:
     """Learn from rewards in `settings.out`; with `dry_run` only the preflight comes back.
 
     Raises UserError for what cannot be had or used: settings that do not go together, prompts that do not fit, a
-    reward that cannot be computed, a reference that reads other ids or is not the same as when the run began.
+    reward that cannot be computed, a reference that reads other ids; a reward or a reference that is not the same as
+    when the run began.
     """
     benches: list[Bench] = []
     checks, fitted = tuning.run(settings, partial(_prepare, benches=benches))
@@ -96,7 +105,7 @@ def run(settings: Ppo) -> Result | Preflight:
 
 
 def _check(settings: Ppo) -> None:
-    """Refuse what does not go together."""
+    """Refuse what does not go together, before any model is opened."""
     group, grpo = settings.group_size, settings.algorithm == "grpo"
     for name, value in (("batch", settings.batch), ("group", group)):
         if settings.responses % value:
@@ -106,11 +115,23 @@ def _check(settings: Ppo) -> None:
                 "whole batches, and each of its prompts has as many answers",
                 f"give --responses {below or value}, or another --{name}",
             )
+    if settings.batch % (settings.micro_batch or 1):
+        raise SettingsError(
+            f"--batch {settings.batch} is not a multiple of --micro-batch {settings.micro_batch}",
+            "choose a divisor of --batch",
+        )
+    Coefficient(settings.kl, settings.kl_target)  # refuses a price of 0 that is to rise
     if grpo and group < 2:
         raise SettingsError("--algorithm grpo compares answers to one prompt, and --group 1 leaves one", "--group 8")
     if settings.minutes is not None:
         raise SettingsError(
             "--minutes cannot be kept: nobody knows how long the answers will take", "give --steps or --epochs"
+        )
+    if random := [name for name in DROPOUT if getattr(settings, name)]:
+        raise SettingsError(
+            f"{', '.join(map(flag, random))}: a policy is compared with itself before its step, and dropout would tell "
+            "the two apart before anything was learnt",
+            "leave it out",
         )
     given = [name for name in OF_VALUES if name in settings.model_fields_set]
     if grpo and given and not settings.resume:
@@ -134,7 +155,10 @@ def _read_back(path: Path) -> list[Conversation]:
 
 
 def _divided(settings: Ppo, out: Path) -> Split:
-    """The parts of a run: read back where it has them, else made and written to RUN/data."""
+    """The parts of a run: read back where it has them, else made and written to RUN/data.
+
+    A prompt stands in one of them, however many answers to it there are.
+    """
     place = out / "data"
     if not (place / NOTES).is_file():
         rows = [row for name in settings.data for row in conversations.read(name, answered=False)]
@@ -146,6 +170,7 @@ def _divided(settings: Ppo, out: Path) -> Split:
             test=settings.test,
             seed=settings.seed,
             protocol=settings.protocol,
+            alike=_prompt,
         )
         place.mkdir(parents=True, exist_ok=True)
         for name, part in zip(PARTS, (split.train, split.valid, split.test), strict=True):
@@ -155,11 +180,18 @@ def _divided(settings: Ppo, out: Path) -> Split:
     return parts(out)
 
 
+def _prompt(row: Conversation) -> str:
+    """All that is said to the policy, as one text that tells prompts apart; no answer is part of it."""
+    return json.dumps([[message["role"], message["content"]] for message in told(asked(row).messages)])
+
+
 def _gathered(settings: Ppo, split: Split, taught: chats.Taught, context: int) -> dict[str, Prompts]:
-    """The parts that are not empty as prompts; raises DataError for one of which nothing fits into the context."""
+    """The parts as prompts; raises DataError where no training prompt fits, and only says so of the other parts."""
     found = {}
     for name, rows in zip(PARTS, (split.train, split.valid, split.test), strict=True):
-        if rows:
+        if not rows and name != "train":
+            continue
+        try:
             found[name] = prompts(
                 rows,
                 taught.tokenizer,
@@ -168,8 +200,13 @@ def _gathered(settings: Ppo, split: Split, taught: chats.Taught, context: int) -
                 response_tokens=settings.response_tokens,
                 source=PARTS[name],
             )
-            for line in found[name].words().split("\n"):
-                _say(name, line)
+        except DataError as error:
+            if name == "train":
+                raise
+            _say(name, f"nothing is measured on {error.what}; {error.fix}")
+            continue
+        for line in found[name].words().split("\n"):
+            _say(name, line)
     return found
 
 
@@ -177,7 +214,28 @@ def _say(topic: str, text: str) -> None:
     print(f"{topic:<10}{text}", file=sys.stderr)
 
 
-# the reference
+# the rewards and the reference
+
+
+def _same_rewards(settings: Ppo, rewards: Rewards, out: Path) -> None:
+    """Keep in RUN/data the hashes of files and models that reward; raises CheckpointError where one has changed."""
+    now = {}
+    for spec, part in zip(settings.reward, rewards.parts, strict=True):
+        if isinstance(part.function, Script):
+            now[spec] = hashlib.sha256(part.function.path.read_bytes()).hexdigest()
+        elif not spec.endswith(part.described):  # what is built in is described by its own words, without a weight
+            weighted = WEIGHTED.fullmatch(spec)
+            now[spec] = weights_hash(opening.open_any(weighted["rest"] if weighted else spec).path)
+    path = out / "data" / REWARDS
+    kept = atomic.read_json(path) if path.is_file() else {}
+    for spec, sha256 in now.items():
+        if kept.get(spec, sha256) != sha256:
+            raise CheckpointError(
+                f"the reward {spec} has changed since this run began, and its figures could not be compared any more",
+                references.FIX,
+            )
+    if now and not kept:
+        atomic.write_text(path, json.dumps(now, indent=1) + "\n")
 
 
 def _reference(
@@ -218,6 +276,7 @@ def _prepare(settings: Ppo, out: Path, machine: Machine, *, benches: list[Bench]
     rewards = parse(settings.reward, machine=machine, batch=settings.micro_batch or settings.batch)
     for part in held.values():
         rewards.check(part.prompts)
+    _same_rewards(settings, rewards, out)
     frozen = _reference(settings, taught.tokenizer, held, out, machine)
     model = tuning.taught(settings, opened, opened.model, machine=machine)
     model = ActorCritic(model, seed=settings.seed) if settings.algorithm == "ppo" else model
@@ -247,9 +306,9 @@ def _prepare(settings: Ppo, out: Path, machine: Machine, *, benches: list[Bench]
         ),
         source=source,
         lengths=source.lengths,
-        batches=lambda micro, _: Rollouts(actors, held["train"], settings, micro=micro),
-        evaluate=bench.look,
-        sample=bench.sample,
+        batches=lambda micro, _: bench.batches(micro),
+        evaluate=bench.look if "valid" in held else None,
+        sample=bench.sample if "valid" in held else None,
         fingerprint=held["train"].fingerprint,
         sources=settings.data,
         card=opened.facts | {
@@ -279,7 +338,10 @@ def _taught(settings: Ppo, opened: Opened) -> chats.Taught:
 def _closing(bench: Bench, out: Path, fitted: Fitted) -> Result:
     """The same prompts as before the first step, answered with the weights after the last one."""
     found = bench.after(out)
-    report.write(out)
+    try:
+        report.write(out)
+    except UserError as error:  # a run does not end for the want of a page
+        _say("report", f"none: {error}")
     said = report.remarks(report.load(out))
     return Result(
         out=out,

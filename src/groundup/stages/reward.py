@@ -6,9 +6,11 @@ final weights and kept with them, so that a score means the same wherever it is 
 """
 
 import dataclasses
+import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +24,9 @@ from groundup import journal, report
 from groundup.batches import sequential
 from groundup.batches.pairs import WholePairs
 from groundup.checkpoint import atomic, folder
-from groundup.errors import SettingsError
+from groundup.errors import DataError, SettingsError
 from groundup.evaluate.pairs import LengthRule, Look, mark_ranking, marks, mean_and_spread, pair_scores, told, worst
-from groundup.evaluate.scoring import filler_of, judged
+from groundup.evaluate.scoring import filler_of, fitted, judged
 from groundup.generate import chat as chats
 from groundup.lock import locked
 from groundup.losses.ranking import ranking
@@ -35,7 +37,8 @@ from groundup.settings import Reward
 from groundup.stages import launch, paired, tuning
 from groundup.stages.tuning import Opened, Task
 from groundup.text.preferences import Preference, Split
-from groundup.tokens.pairs import PairRow
+from groundup.tokens.pairs import GatheredPairs, PairRow
+from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
@@ -44,6 +47,7 @@ SUBSET = 100  # training pairs at most whose accuracy is looked at beside that o
 MEASURED = 300  # training pairs at most from whose scores mean and spread are taken
 ROWS = 16  # pairs of one forward pass at the end
 WORST = 10  # pairs in the wrong order that are kept, the surest first
+NO_ROOM = "an answer leaves no room for a prompt in the context"
 
 
 @dataclass(frozen=True)
@@ -133,18 +137,53 @@ def run(settings: Reward) -> Result | Preflight:
 # the pairs
 
 
-def parts_of(rows: paired.Rows, split: Split, settings: Reward) -> dict[str, Part]:
-    """Each part that has rows, each row up to the id that is judged; margins are 0 unless they are asked for."""
-    tokenizer, parts = rows.taught.tokenizer, {}
-    filler, pad = filler_of(tokenizer), tuning.filler(tokenizer)
-    for name, found in rows.kept.items():
-        kept = [
-            PairRow(judged(row.chosen, filler), judged(row.rejected, filler), row.margin if settings.margins else 0.0)
-            for row in found.rows
-        ]
-        pairs = getattr(split, name)
-        parts[name] = Part([pairs[place] for place in found.places], kept, pad)
-    return parts
+def rows_of(split: Split, taught: chats.Taught, *, context: int, margins: bool) -> tuple[paired.Rows, dict[str, int]]:
+    """The parts as rows that are judged, and of how many pairs each part has cut prompts.
+
+    A row is what `groundup score` reads (`scoring.fitted`): a long one loses the beginning of its prompt. `margins`:
+    whether the pairs keep theirs, else 0. Raises DataError where no training pair is left.
+    """
+    whole = paired.rows_of(split, taught, context=sys.maxsize)
+    found, cuts = dict(whole.found), dict[str, int]()
+    for name, part in whole.kept.items():
+        kept, cuts[name] = _judged(part, taught.tokenizer, context=context, margins=margins)
+        if cuts[name]:
+            what = f"{cuts[name]:,} of {len(kept.rows):,} pairs are longer than the context of {context:,} tokens"
+            paired.say(name, f"{what}: the beginning of their prompts is not read")
+        found[name] = kept if kept.rows else None
+        if kept.rows:
+            continue
+        if name == "train":
+            what = f"{paired.PARTS[name]}: there is nothing to learn. In each {NO_ROOM} of {context:,} tokens"
+            raise DataError(what, "give shorter answers; or a longer --context, if the model can read so much")
+        paired.say(name, f"nothing is measured on {paired.PARTS[name]}: in each {NO_ROOM} of {context:,} tokens")
+    return paired.Rows(taught, found), cuts
+
+
+def _judged(part: GatheredPairs, tokenizer: Tokenizer, *, context: int, margins: bool) -> tuple[GatheredPairs, int]:
+    """The pairs whose rows can be read, and how many of them without the beginning of a prompt."""
+    filler = filler_of(tokenizer)
+    fit = partial(fitted, filler=filler, lead=len(tokenizer.start), context=context)
+    rows, places, cut = list[PairRow](), list[int](), 0
+    for row, place in zip(part.rows, part.places, strict=True):
+        chosen, rejected = fit(row.chosen), fit(row.rejected)
+        if chosen is None or rejected is None:
+            continue
+        rows.append(PairRow(chosen, rejected, row.margin if margins else 0.0))
+        places.append(place)
+        cut += max(len(judged(side, filler).ids) for side in (row.chosen, row.rejected)) > context
+    left = len(part.rows) - len(rows)
+    dropped = part.dropped | ({f"{NO_ROOM} of {context:,} tokens": left} if left else {})
+    return dataclasses.replace(part, rows=rows, places=places, dropped=dropped), cut
+
+
+def _parts(rows: paired.Rows, split: Split) -> dict[str, Part]:
+    """Each part that has rows."""
+    pad = tuning.filler(rows.taught.tokenizer)
+    return {
+        name: Part([getattr(split, name)[place] for place in found.places], found.rows, pad)
+        for name, found in rows.kept.items()
+    }
 
 
 # the task
@@ -156,14 +195,12 @@ def _prepare(settings: Reward, out: Path, machine: Machine, *, keep: Callable[[P
     taught = chats.teach(opened.tokenizer, settings.template)
     network = _network(settings, opened, taught)
     split, notes = paired.divided(settings, out)
-    # rows of a language model have one id more than the context, the last target; these are read whole
-    rows = paired.rows_of(split, taught, context=opened.context - 1)
+    rows, cuts = rows_of(split, taught, context=opened.context, margins=settings.margins)
     paired.tell(split, notes, rows)
-    parts = parts_of(rows, split, settings)
+    parts = _parts(rows, split)
     train = parts["train"]
-    if settings.margins and not any(row.margin > 0 for row in train.rows):
-        what = "--margins: no training pair has a margin above 0"
-        raise SettingsError(what, 'give the pairs one ("margin": 1.0), or leave it out')
+    if settings.margins:
+        _tell_margins(train)
     rule = LengthRule.learnt(train.pairs)
     sizes = dict(zip(paired.PARTS, map(len, (split.train, split.valid, split.test)), strict=True))
     keep(Prepared(settings, machine, taught.style, parts, sizes, rule))
@@ -177,12 +214,12 @@ def _prepare(settings: Reward, out: Path, machine: Machine, *, keep: Callable[[P
         lengths=2 * source.lengths,  # two rows each
         evaluate=partial(_look, valid=valid, train=some, rule=rule, machine=machine) if valid else None,
         sample=None,
-        fingerprint=_fingerprint(train.rows),
+        fingerprint=_fingerprint(rows),
         look=2.0 * looked,
         sources=settings.data,
         card=opened.facts | {
             "template": taught.style, "added_tokens": list(taught.added), "rows": notes | {"kept": rows.counts},
-            "cut": {name: found.cut for name, found in rows.kept.items()},
+            "cut": cuts,
         },
     )  # fmt: skip
 
@@ -205,10 +242,10 @@ def _network(settings: Reward, opened: Opened, taught: chats.Taught) -> Classifi
         named = ", ".join(taught.added)
         paired.say("tokens", f"{named} are new: their rows begin as the mean of the {known:,} old ones")
     if not isinstance(model, Classifier):
-        return Classifier(trunk, HeadConfig((REWARD,)), seed=settings.seed)
+        return Classifier(trunk, HeadConfig((REWARD,), kind=REWARD), seed=settings.seed)
     model.trunk = trunk  # type: ignore[assignment]  # a GPT as before
     # where its scores lie, and how far apart, is measured anew when it has learnt
-    model.head_config = HeadConfig((REWARD,), model.head_config.pooling, model.head_config.bias)
+    model.head_config = HeadConfig((REWARD,), model.head_config.pooling, model.head_config.bias, REWARD)
     return model
 
 
@@ -221,10 +258,19 @@ def _look(model: nn.Module, rows: int, *, valid: Part, train: WholePairs, rule: 
     return Look(found, seen.accuracy)
 
 
-def _fingerprint(rows: Sequence[PairRow]) -> str:
-    """What a resumed run must find unchanged: ids and margins."""
-    ids = [side.ids for row in rows for side in (row.chosen, row.rejected)]
-    return tuning.fingerprint([*ids, [round(1e6 * row.margin) for row in rows]])
+def _tell_margins(train: Part) -> None:
+    """How many training pairs carry a margin; raises SettingsError where none does."""
+    count = sum(row.margin > 0 for row in train.rows)
+    if not count:
+        what = "--margins: no training pair has a margin above 0"
+        raise SettingsError(what, 'give the pairs one ("margin": 1.0), or leave it out')
+    paired.say("margins", f"{count:,} of {len(train.rows):,} training pairs have one")
+
+
+def _fingerprint(rows: paired.Rows) -> str:
+    """What a resumed run must find unchanged: ids and margins of all parts."""
+    margins = {name: [row.margin for row in part.rows] for name, part in rows.kept.items()}
+    return hashlib.sha256(json.dumps([rows.fingerprints(), margins]).encode()).hexdigest()[:16]
 
 
 def _longer(row: PairRow) -> int:
@@ -271,8 +317,7 @@ def _scaled(out: Path, prepared: Prepared) -> tuple[float, float]:
         assert isinstance(model, Classifier)
         mean, spread = found.setdefault(step, found.get(step) or _measure(model, prepared))
         model.head_config = dataclasses.replace(model.head_config, mean=mean, spread=spread)
-        card = loaded.card | {"score_mean": mean, "score_spread": spread}
-        folder.save_model(place, model, loaded.tokenizer, card=card)
+        folder.save_model(place, model, loaded.tokenizer, card=loaded.card)
     return next(iter(found.values()))  # of RUN/model
 
 

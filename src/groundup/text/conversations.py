@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -216,6 +216,7 @@ def split(
     test: float = 0.10,
     seed: int = 0,
     protocol: Literal["own", "book"] = "own",
+    alike: Callable[[Conversation], str] | None = None,
 ) -> Split:
     """Divide at random, but the same way for the same seed; what is said word for word twice is kept once.
 
@@ -223,7 +224,8 @@ def split(
     held out never go to training: they go to validation and to test, in the proportion of the shares. Beside them, what
     is settled is all learnt from, and the others are divided by the shares. `protocol` "book": the first 85 % to learn
     from, the next 10 % to test, the rest to validate, in the order of the file and with every duplicate (Raschka 2024,
-    section 7.2).
+    section 7.2). `alike`: conversations for which it says the same stay in one part, held out where any of them is; the
+    shares are then those of such groups. The book's protocol knows no groups.
 
     Raises DataError where too few are left to learn from, and for "book" where a conversation is held out.
 
@@ -235,9 +237,23 @@ def split(
     if protocol == "book":
         return _by_the_book(list(conversations))
     unique = _unique(conversations)
-    order = sorted(unique, key=lambda row: hashlib.sha256(f"{seed} {_words(row)}".encode()).digest())
+    groups: dict[str, list[Conversation]] = {}
+    for row in unique:
+        groups.setdefault((alike or _words)(row), []).append(row)
+    first = [_for_all(rows) for rows in groups.values()]
+    order = sorted(first, key=lambda row: hashlib.sha256(f"{seed} {_words(row)}".encode()).digest())
     parts = _enough(_drawn(order, validation, test), len(order))
-    return replace(parts, duplicates=len(conversations) - len(unique))
+    whole = {_words(rows[0]): rows for rows in groups.values()}
+    train, valid, tested = (
+        [row for one in part for row in whole[_words(one)]] for part in (parts.train, parts.valid, parts.test)
+    )
+    return Split(train, valid, tested, len(conversations) - len(unique))
+
+
+def _for_all(rows: Sequence[Conversation]) -> Conversation:
+    """The first of a group that stays together, with what holds for any of them."""
+    held_out, settled = any(row.held_out for row in rows), any(row.settled for row in rows)
+    return replace(rows[0], held_out=held_out, settled=settled)
 
 
 def _by_the_book(rows: list[Conversation]) -> Split:

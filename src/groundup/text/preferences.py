@@ -9,7 +9,8 @@ In: a .json or .jsonl file (also .gz, .zst), or a name: `instruction-preference`
 - {"prompt", "response_1", "response_2", "preferred": 1 or 2};
 - {"instruction", "input", "chosen", "rejected"}; other fields, such as the book's "output", are not needed;
 - {"chosen", "rejected"}: transcripts as in HH-RLHF, "\\n\\nHuman: ...\\n\\nAssistant: ..."; what stands before the last
-  "Assistant:" is the prompt. A "prompt" may be a transcript too, with "Assistant:" at its end.
+  "Assistant:" is the prompt. A "prompt" may be a transcript too, with "Assistant:" at its end, and an answer one that
+  begins with its prompt.
 
 Each may have a "margin", how far the two are apart: a number, 0 or more. What is in a file is used, or refused by the
 number of its entry, or kept and left out by whoever makes rows of it, with the reason counted (tokens/pairs.py): pairs
@@ -19,26 +20,24 @@ that are equal, an answer that is empty, and what has a `fault`.
 import difflib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from groundup.errors import DataError, nearest
-from groundup.text import catalog, conversations, packed, whole
+from groundup.text import catalog, conversations, packed, transcripts, whole
 from groundup.text.conversations import Conversation, told
 from groundup.text.download import Progress, silent
 from groundup.text.entries import FORMS, messages_of
 
 HARBOR = {"harbor-pairs": "as the demo's model is asked", "harbor-reworded-pairs": "in words new to it"}
 PLAIN, NUMBERED = ("chosen", "rejected"), ("response_1", "response_2", "preferred")
-OWN = {"prompt", "output", "margin", "fault", *FORMS, *PLAIN, *NUMBERED}  # fields that are read here, or not needed
+FAULT = "groundup.fault"  # where `write` puts a fault: a field "fault" may say anything
+OWN = {"prompt", "output", "margin", FAULT, *FORMS, *PLAIN, *NUMBERED}  # fields that are read here, or not needed
+TELLING = 0.1  # so far from one half, the share of pairs whose chosen answer is longer is worth a remark
 LARGEST = 1e6  # of a margin: a reward model's scores are a few units apart
 FORM = "a pair has prompt, chosen, rejected; or prompt, response_1, response_2, preferred"
-SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-ASKING = re.compile(r"(?:\n\n)?Human:.*\n\nAssistant:\s*", re.DOTALL)  # a prompt that is a transcript up to the answer
 PARTED = "their transcripts part before the last answer"  # what of them is the answer, and to what, nobody knows
 UNASKED = "their last answer follows another answer"
 
@@ -87,6 +86,28 @@ def chosen_is_longer(preferences: Iterable[Preference]) -> float:
     return sum(0.5 if not one else float(one > 0) for one in more) / len(more) if more else 0.5
 
 
+def told_by_length(longer: float) -> str:
+    """What most chosen answers are, where that alone tells most pairs apart: "long", "short", or "" for neither.
+
+    `longer`: as `chosen_is_longer` says it.
+
+    >>> told_by_length(0.62), told_by_length(0.35), told_by_length(0.55)
+    ('long', 'short', '')
+    """
+    return "" if abs(longer - 0.5) <= TELLING else "long" if longer > 0.5 else "short"
+
+
+def contradictions(preferences: Iterable[Preference]) -> int:
+    """How many times two answers to one prompt come in both orders.
+
+    >>> rows = [Preference((), "yes", "no"), Preference((), "no", "yes"), Preference((), "yes", "off")]
+    >>> contradictions(rows)
+    1
+    """
+    orders = {(_words(row.messages), row.chosen, row.rejected) for row in preferences}
+    return sum((words, worse, better) in orders for words, better, worse in orders if better < worse)
+
+
 # reading
 
 
@@ -118,8 +139,7 @@ def _file(name: str) -> Path:
         shown = name if len(name) <= 255 else f"{name[:60]}… ({len(name):,} characters)"
         what = f"{name} is a folder" if os.path.isdir(name) else f"no such file or name: {shown}"
         raise DataError(what, f"did you mean '{close[0]}'?" if close else advice)
-    path = Path(name)
-    if packed.kind(path) not in (".json", ".jsonl"):
+    if packed.kind(path := Path(name)) not in (".json", ".jsonl"):
         raise DataError(f"cannot read pairs from {path}: unknown kind of file '{path.suffix}'", advice)
     return path
 
@@ -165,7 +185,7 @@ def _preference(entry: Any, where: str) -> Preference:
         what = f"'{better}' and '{worse}' of {where} begin with different messages"
         raise DataError(what, "both must be answers to one prompt: repair the entry, or remove it")
     _check_end(messages, where)
-    fault = _sound(str(entry.get("fault") or ""), f"'fault' of {where}")
+    fault = _sound(str(entry.get(FAULT) or ""), f"'{FAULT}' of {where}")
     return Preference(tuple(messages), chosen, rejected, margin, where, fault)
 
 
@@ -212,8 +232,8 @@ def _sound(text: str, place: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        half = ord(text[error.start])
-        raise DataError(f"{place} holds half of a surrogate pair, \\u{half:04x}", "repair the escape") from None
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise DataError(f"{place} holds half of a surrogate pair, {half}", "repair the escape") from None
     return text
 
 
@@ -234,8 +254,8 @@ def _prompt(entry: Message, where: str) -> list[dict[str, Any]] | None:
     if isinstance(second := entry.get("input"), str) and second.strip():
         raise DataError(f"{where} has both 'prompt' and 'input'", "write all that is asked into the prompt")
     turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    if isinstance(prompt, str) and ASKING.fullmatch(prompt):
-        turns = _joined([turn for turn in _said(prompt)[1][:-1] if turn[1]])
+    if isinstance(prompt, str) and transcripts.ASKING.fullmatch(prompt):
+        turns = transcripts.joined([turn for turn in transcripts.said(prompt)[1][:-1] if turn[1]])
     return _bare(messages_of({"messages": turns} | rest, f"the prompt of {where}", answered=False))
 
 
@@ -253,6 +273,8 @@ def _answered(
     place, value = f"'{side}' of {where}", entry[side]
     if prompt is None and not (isinstance(value, list) and len(value) > 1):
         raise _missing("prompt", entry, where)
+    if prompt is not None and isinstance(value, str):
+        value = transcripts.alone(value, told(prompt), place)
     turns = value if isinstance(value, list) else [{"role": "assistant", "content": value}]
     last = turns[-1] if turns and isinstance(turns[-1], Mapping) else {}
     says = "value" if "from" in last else "content"
@@ -269,13 +291,11 @@ def _answered(
     return found[:-1], "" if empty else found[-1]["content"]
 
 
-# transcripts
-
-
 def _transcripts(entry: Message, where: str, margin: float | None) -> Preference:
     """Two transcripts whose turns are the same up to the last answer (Bai and others 2022, the data of HH-RLHF)."""
-    chosen, rejected = (_turns(entry, side, where) for side in PLAIN)
-    before = _joined(chosen[:-1])
+    texts = [_sound(str(entry[side]), f"'{side}' of {where}") for side in PLAIN]
+    chosen, rejected = (transcripts.answered(*each, where, entry) for each in zip(texts, PLAIN, strict=True))
+    before = transcripts.joined(chosen[:-1])
     asked = bool(before) and before[-1]["role"] == "user"
     fault = PARTED if chosen[:-1] != rejected[:-1] else "" if asked else UNASKED
     while before and before[-1]["role"] != "user":
@@ -284,33 +304,6 @@ def _transcripts(entry: Message, where: str, margin: float | None) -> Preference
         raise DataError(f"'chosen' of {where} has no words of the Human", "remove the entry")
     messages = messages_of({"messages": before}, f"'chosen' of {where}", answered=False)
     return Preference(tuple(messages), chosen[-1][1], rejected[-1][1], margin, where, fault)
-
-
-def _turns(entry: Message, side: str, where: str) -> list[tuple[str, str]]:
-    """Roles and words of a transcript, which ends with an answer; turns without words are left out before that."""
-    text = _sound(str(entry[side]), f"'{side}' of {where}")
-    before, said = _said(text)
-    if before.strip() or len(said) < 2 or said[-1][0] != "assistant":
-        found = ", ".join(map(str, entry))
-        does = "ends with the Human's words" if said and said[-1][0] == "user" else f"begins with {text[:30]!r}"
-        what = f"{where} has no 'prompt', and its '{side}' is no transcript: it {does}; it has {found}"
-        raise DataError(what, r"add the prompt, or write '\n\nHuman: ...\n\nAssistant: ...', an answer at the end")
-    return [*((role, words) for role, words in said[:-1] if words), said[-1]]
-
-
-def _said(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the first speaker, and the role and the words of each turn."""
-    before, *parts = SPEAKER.split(text)
-    roles = ("user" if who == "Human" else "assistant" for who in parts[::2])
-    return before, [(role, words.strip()) for role, words in zip(roles, parts[1::2], strict=True)]
-
-
-def _joined(said: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Turns as messages; those of one role that follow each other become one, as no chat has them so."""
-    return [
-        {"role": role, "content": "\n\n".join(words for _, words in turns)}
-        for role, turns in groupby(said, key=lambda turn: turn[0])
-    ]
 
 
 # dividing
@@ -324,11 +317,12 @@ def split(
     seed: int = 0,
     protocol: Literal["own", "book"] = "own",
 ) -> Split:
-    """Divide the prompts at random, but the same way for the same seed: pairs of one prompt stay in one part.
+    """Divide the pairs at random, but the same way for the same seed: those of one first question stay in one part.
 
-    The rules are those of `conversations.split`, the shares those of prompts. A pair that says the same twice is kept
-    once. "book": the first 85 % of the pairs to learn from, the next 10 % to test, the rest to validate, in the order
-    of the file and with every duplicate (Raschka 2024, section 7.2), even where prompts come back.
+    So no dialogue goes on in another part. The rules are those of `conversations.split`, the shares those of first
+    questions. A pair that says the same twice is kept once. "book": the first 85 % of the pairs to learn from, the next
+    10 % to test, the rest to validate, in the order of the file and with every duplicate (Raschka 2024, section 7.2),
+    even where prompts come back.
 
     Raises DataError where too few are left to learn from, and for "book" where a pair is held out.
 
@@ -339,28 +333,35 @@ def split(
     """
     if protocol == "book":
         return _by_the_book(list(preferences))
-    prompts: dict[str, dict[tuple[str, str], Preference]] = {}
+    begun: dict[str, dict[tuple[str, str, str], Preference]] = {}
     for row in preferences:
-        prompts.setdefault(_words(row), {}).setdefault((row.chosen, row.rejected), row)
-    talks = [_talk(words, [*rows.values()]) for words, rows in prompts.items()]
+        said = (_words(row.messages), row.chosen, row.rejected)
+        begun.setdefault(_words(_begin(row)), {}).setdefault(said, row)
+    talks = [_talk(words, [*rows.values()]) for words, rows in begun.items()]
     try:
         parts = conversations.split(talks, validation=validation, test=test, seed=seed)
     except DataError as error:
-        raise DataError(error.what.replace("conversations", "prompts"), error.fix) from None
+        raise DataError(error.what.replace("conversations", "first questions"), error.fix) from None
     parted = (parts.train, parts.valid, parts.test)
-    train, valid, tested = ([row for talk in part for row in prompts[talk.where].values()] for part in parted)
-    return Split(train, valid, tested, len(preferences) - sum(map(len, prompts.values())))
+    train, valid, tested = ([row for talk in part for row in begun[talk.where].values()] for part in parted)
+    return Split(train, valid, tested, len(preferences) - sum(map(len, begun.values())))
 
 
-def _words(row: Preference) -> str:
-    """All that is said in the prompt, as one text that tells prompts apart."""
-    return json.dumps([[message["role"], message["content"]] for message in told(row.messages)])
+def _begin(row: Preference) -> tuple[Message, ...]:
+    """The messages of a prompt up to the first question."""
+    asked = (place for place, message in enumerate(row.messages) if message["role"] == "user")
+    return row.messages[: next(asked, len(row.messages)) + 1]
+
+
+def _words(messages: Iterable[Message]) -> str:
+    """All that is said in a prompt, as one text that tells prompts apart."""
+    return json.dumps([[message["role"], message["content"]] for message in told(messages)])
 
 
 def _talk(words: str, rows: Sequence[Preference]) -> Conversation:
-    """A prompt, with what holds for any of its pairs."""
-    held, settled = any(row.held_out for row in rows), any(row.settled for row in rows)
-    return Conversation(rows[0].messages, words, held_out=held, settled=settled)
+    """A first question, with what holds for any of its pairs."""
+    settled = any(row.settled for row in rows)
+    return Conversation(_begin(rows[0]), words, held_out=any(row.held_out for row in rows), settled=settled)
 
 
 def _by_the_book(rows: list[Preference]) -> Split:
@@ -378,7 +379,7 @@ def _by_the_book(rows: list[Preference]) -> Split:
 def write(path: Path | str, preferences: Iterable[Preference]) -> None:
     """Write one {"prompt", "chosen", "rejected"} a line, each a list of messages, in one go; `read` gives them back.
 
-    This is TRL's conversational form with a prompt (its docs: dataset_formats). "margin" and "fault" stand beside them
+    This is TRL's conversational form with a prompt (its docs: dataset_formats). "margin" and `FAULT` stand beside them
     where there are any. Raises DataError for a name that does not end in .jsonl.
     """
     place = Path(path)
@@ -390,7 +391,7 @@ def write(path: Path | str, preferences: Iterable[Preference]) -> None:
         for side, answer in zip(PLAIN, (row.chosen, row.rejected), strict=True):
             entry[side] = [{"role": "assistant", "content": answer}]
         entry |= {"margin": row.margin} if row.margin is not None else {}
-        lines.append(json.dumps(entry | ({"fault": row.fault} if row.fault else {}), ensure_ascii=False) + "\n")
+        lines.append(json.dumps(entry | ({FAULT: row.fault} if row.fault else {}), ensure_ascii=False) + "\n")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

@@ -70,12 +70,6 @@ class GatheredPairs:
         chosen, rejected = (sum(side) / len(counts) for side in zip(*counts, strict=True))
         return chosen, rejected
 
-    @property
-    def chosen_is_longer(self) -> float:
-        """Share of the pairs whose better answer has more ids; those of like length count as half."""
-        more = [len(pair.chosen.ids) - len(pair.rejected.ids) for pair in self.rows]
-        return sum(0.5 if not one else float(one > 0) for one in more) / len(more)
-
     def words(self) -> str:
         """All of it in words, a line for each thing worth knowing.
 

@@ -36,7 +36,8 @@ class Plan:
 class Preflight:
     """The cost of a run: parameters, tokens, bytes wanted and free, and seconds (measured on one micro-batch).
 
-    filler: share of the places in a batch that hold no token; trained: parameters that learn.
+    filler: share of the places in a batch that hold no token; trained: parameters that learn. uncounted: what time and
+    memory leave out, or "".
     """
 
     parameters: int
@@ -55,6 +56,7 @@ class Preflight:
     trained: int = 0
     sampling: str = "windows"
     filler: float = 0.0
+    uncounted: str = ""
 
 
 def resolve(settings: Training, *, windows: int, config: ModelConfig | BigramConfig) -> Settled:

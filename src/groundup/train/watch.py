@@ -114,7 +114,9 @@ class Watch:
         job, step = self.job, self.progress.step
         best = min(self.evaluations(), default=math.inf)
         if score.loss < best and step > 0:
-            card = job.card | {"steps": step, "tokens_seen": self.progress.tokens, "validation_loss": score.loss}
+            marks = score.record()
+            name = "reward" if "reward" in marks else "loss"  # of a policy the loss is its reward with a minus
+            card = job.card | {"steps": step, "tokens_seen": self.progress.tokens, f"validation_{name}": marks[name]}
             folder.save_model(job.out / "best", job.model, job.tokenizer, card=card)
         self._record(step, "eval", score.record() | {"tokens": self.progress.tokens})
         train = "" if math.isnan(self.loss) else f"train {self.loss:.3f}  "

@@ -130,7 +130,7 @@ before, after = answers_of(place / "answers"), answers_of(place / "better")
 friendly = {name: sum(one == FRIENDLY for one in said) / len(said)
             for name, said in (("before", before), ("after", after))}  # fmt: skip
 first, second = scored(before), scored(after)
-won = wins(points(second, first), seed=1)
+won = wins(points(second, first))
 print(f"friendly: before {100 * friendly['before']:.0f} %, after {100 * friendly['after']:.0f} %")
 print(f"by the reward model: {won.won} won, {won.tied} tied, {won.lost} lost "
       f"({100 * won.low:.0f} to {100 * won.high:.0f} % of the points)")  # fmt: skip

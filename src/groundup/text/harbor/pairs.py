@@ -2,9 +2,10 @@
 
 In: a seed. Out: `pairs`: what was asked, both answers, how far they are apart, and what is wrong with the second.
 
-The order is true: the first answer is the only one that `Question.right` accepts. Length tells nothing: what always
-makes an answer longer is as likely as what always makes it shorter, and all else makes it either. So whoever prefers
-the longer, or the shorter, is right about half of the pairs, and a score that does better has read the scene.
+The order is true: the first answer is the only one that `Question.right` accepts. Over all pairs length tells nothing:
+what always makes an answer longer is as likely as what always makes it shorter, and all else makes it either. So who
+prefers the longer, or the shorter, is right about half of the pairs, and a score that does better has read the scene,
+or at least the question: of one kind alone (`FINDS`) the better answer is the longer one in 41 % to 58 % of the pairs.
 """
 
 import re
