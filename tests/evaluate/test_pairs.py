@@ -11,10 +11,10 @@ from groundup.batches import sequential
 from groundup.batches.batch import Batch
 from groundup.batches.pairs import WholePairs
 from groundup.errors import DataError, ModelError
+from groundup.evaluate.look import Look
 from groundup.evaluate.pairs import (
     BINS,
     LengthRule,
-    Look,
     mark_ranking,
     marks,
     mean_and_spread,

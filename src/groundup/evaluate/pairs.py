@@ -62,27 +62,6 @@ class PairMarks:
         return f"{said}  (by length alone {100 * self.longer_baseline:.2f} %)"
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one evaluation saw: marks on all validation pairs, and how many of some training pairs are in order."""
-
-    marks: PairMarks
-    train_accuracy: float
-
-    @property
-    def loss(self) -> float:
-        """By which the best weights are chosen."""
-        return self.marks.loss
-
-    def record(self) -> dict[str, float | None]:
-        """The numbers of a line in the journal."""
-        return {**self.marks.record(), "train_accuracy": self.train_accuracy}
-
-    def words(self) -> str:
-        """The numbers of the progress line."""
-        return f"{self.marks.words()}  train accuracy {100 * self.train_accuracy:.2f} %"
-
-
 def marks(
     chosen: Tensor, rejected: Tensor, margin: Tensor | None = None, *, longer_baseline: float | None = None
 ) -> PairMarks:

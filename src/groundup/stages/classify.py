@@ -23,7 +23,8 @@ from groundup.batches import sequential
 from groundup.batches.labelled import LabelledRows, Reading, balancing
 from groundup.checkpoint import atomic
 from groundup.errors import DataError, SettingsError
-from groundup.evaluate.classes import Marks, mark
+from groundup.evaluate.classes import mark
+from groundup.evaluate.look import Look
 from groundup.machine import Machine
 from groundup.model.heads import Classifier, HeadConfig
 from groundup.settings import Classify
@@ -70,27 +71,6 @@ class Result:
     validation_accuracy: float | None
     test: dict[str, Any] | None
     best_step: int | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one evaluation saw: marks on all validation rows, and how many of some training rows are right."""
-
-    marks: Marks
-    train_accuracy: float
-
-    @property
-    def loss(self) -> float:
-        """By which the best weights are chosen."""
-        return self.marks.loss
-
-    def record(self) -> dict[str, float | None]:
-        """The numbers of a line in the journal."""
-        return {**self.marks.record(), "train_accuracy": self.train_accuracy}
-
-    def words(self) -> str:
-        """The numbers of the progress line."""
-        return f"{self.marks.words()}  train accuracy {100 * self.train_accuracy:.2f} %"
 
 
 def classify(**settings: Any) -> Result:

@@ -31,8 +31,9 @@ from groundup.model import surgery
 from groundup.settings import Dpo
 from groundup.stages import launch, paired, tuning
 from groundup.stages import reference as references
-from groundup.stages.paired import PARTS, BothSides, Rows, say
+from groundup.stages.paired import PARTS, BothSides, Rows
 from groundup.stages.tuning import Opened, Task
+from groundup.stages.words import beginning, ending, say
 from groundup.text.conversations import told
 from groundup.text.preferences import Preference, Split
 from groundup.train.job import Fitted
@@ -340,7 +341,7 @@ def show(result: Result | Preflight) -> None:
     for remark in result.remarks:
         print(f"\n{remark}")
     for one in result.answers:
-        print(f"\n  {_end(one.question)}\n  before: {_line(one.before)}\n  after:  {_line(one.after)}")
+        print(f"\n  {ending(one.question)}\n  before: {beginning(one.before)}\n  after:  {beginning(one.after)}")
     for line in _next(result):
         print(line)
 
@@ -359,15 +360,3 @@ def _next(result: Result) -> Iterator[str]:
     yield f"\nnext: groundup chat {run}"
     if result.reference:
         yield f"      groundup compare {shlex.quote(result.reference)} {run} --data PROMPTS"
-
-
-def _line(text: str) -> str:
-    """The beginning of a text, on one line."""
-    words = " ".join(text.split())
-    return words if len(words) <= 160 else words[:159] + "…"
-
-
-def _end(text: str) -> str:
-    """The end of a text, where what is asked mostly stands, on one line."""
-    words = " ".join(text.split())
-    return words if len(words) <= 160 else "…" + words[-159:]

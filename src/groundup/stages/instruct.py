@@ -7,7 +7,6 @@ kept in RUN/data; how a conversation is written travels with the tokenizer, and 
 import json
 import math
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from groundup.model import surgery
 from groundup.settings import Instruct
 from groundup.stages import launch, tuning
 from groundup.stages.tuning import Opened, Task
+from groundup.stages.words import beginning, say
 from groundup.text import conversations
 from groundup.text.conversations import Conversation, Split
 from groundup.tokens.rows import Gathered, Learn, chat_row, chat_rows, gathered, stop_ids
@@ -227,9 +227,9 @@ def _extended(settings: Instruct, opened: Opened, taught: chats.Taught) -> nn.Mo
         return opened.model
     known = opened.tokenizer.vocabulary
     model = surgery.extend_vocabulary(opened.model, taught.tokenizer.vocabulary, known=known)
-    _say("tokens", f"{', '.join(taught.added)} are new: their rows begin as the mean of the {known:,} old ones")
+    say("tokens", f"{', '.join(taught.added)} are new: their rows begin as the mean of the {known:,} old ones")
     if settings.train in ("head", "last-block") and getattr(model, "head", None) is not None:
-        _say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
+        say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
     return model
 
 
@@ -241,7 +241,7 @@ def _measured(
     try:
         return gathered(found, context=context, source=PARTS[name]) if found else None
     except DataError as error:
-        _say(name, f"nothing is measured on {error.what}; {error.fix}")
+        say(name, f"nothing is measured on {error.what}; {error.fix}")
         return None
 
 
@@ -275,17 +275,13 @@ def _tell(taught: chats.Taught, notes: dict[str, Any], found: dict[str, Gathered
     """What was read, left out and kept, and how much of it is learnt, for the person."""
     repeated = f"{notes['repeated']:,} repeated left out, " if notes["repeated"] else ""
     counts = ", ".join(f"{len(rows.rows) if rows else 0:,} {name}" for name, rows in found.items())
-    _say("rows", f"{notes['read']:,} read, {repeated}{counts}")
+    say("rows", f"{notes['read']:,} read, {repeated}{counts}")
     ends = " ".join(repr(taught.tokenizer.decode([id])) for id in stop_ids(taught.tokenizer, taught.template))
-    _say("template", taught.style + (f", an answer ends with {ends}" if ends else ""))
+    say("template", taught.style + (f", an answer ends with {ends}" if ends else ""))
     for name, rows in found.items():
         if rows is not None and (name == "train" or rows.cut or rows.dropped):
             for line in rows.words().split("\n"):
-                _say(name, line)
-
-
-def _say(topic: str, text: str) -> None:
-    print(f"{topic:<10}{text}", file=sys.stderr)
+                say(name, line)
 
 
 # the end
@@ -371,8 +367,8 @@ def show(result: Result | Preflight) -> None:
     print(f"{result.steps:,} steps in {journal.clock(result.seconds)} ({result.tokens_per_second:,.0f} tokens/s), "
           f"{100 * result.learnt_share:.1f} % of the tokens learnt")  # fmt: skip
     for one in result.answers:
-        expected = "" if one.expected is None else f"\n  expected: {_line(one.expected)}"
-        print(f"\n  {_line(one.question)}\n  -> {_line(one.answer)}{expected}")
+        expected = "" if one.expected is None else f"\n  expected: {beginning(one.expected)}"
+        print(f"\n  {beginning(one.question)}\n  -> {beginning(one.answer)}{expected}")
     for line in _next(result):
         print(line)
 
@@ -385,9 +381,3 @@ def _next(result: Result) -> Iterator[str]:
         data = "test.json" if (result.out / "data" / "test.json").is_file() else "test.jsonl"
         yield f"      groundup respond {run} --data {run}/data/{data} --out {run}/test-answers.json"
         yield f"      groundup judge {run}/{ANSWERS if result.answered else 'test-answers.json'}"
-
-
-def _line(text: str) -> str:
-    """The beginning of a text, on one line."""
-    words = " ".join(text.split())
-    return words if len(words) <= 160 else words[:159] + "…"

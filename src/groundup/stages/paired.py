@@ -5,7 +5,6 @@ In: settings of a stage that learns from pairs, and its run folder. Out: the par
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from groundup.errors import CheckpointError, DataError
 from groundup.generate import chat as chats
 from groundup.settings import Tuning
 from groundup.stages import tuning
+from groundup.stages.words import say
 from groundup.text import preferences
 from groundup.text.preferences import Preference, Split
 from groundup.tokens.pairs import GatheredPairs, pair_rows
@@ -160,8 +160,3 @@ def tell(split: Split, notes: dict[str, Any], rows: Rows) -> None:
     what = preferences.told_by_length(longer)
     bias = f": a model can learn to be {what} instead of what makes them better" if what else ""
     say("lengths", f"the chosen answer is the longer one in {100 * longer:.0f} % of the training pairs{bias}")
-
-
-def say(topic: str, text: str) -> None:
-    """A line about what a run is made of."""
-    print(f"{topic:<10}{text}", file=sys.stderr)

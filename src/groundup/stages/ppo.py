@@ -8,7 +8,6 @@ is measured on prompts that nothing is learnt from: before the first step, at ev
 import hashlib
 import json
 import shlex
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from groundup.stages import launch, tuning
 from groundup.stages import reference as references
 from groundup.stages.bench import Answered, Bench
 from groundup.stages.tuning import Opened, Task
+from groundup.stages.words import beginning, ending, say
 from groundup.text import conversations
 from groundup.text.conversations import Conversation, Split, told
 from groundup.tokens.tokenizer import Tokenizer
@@ -203,15 +203,11 @@ def _gathered(settings: Ppo, split: Split, taught: chats.Taught, context: int) -
         except DataError as error:
             if name == "train":
                 raise
-            _say(name, f"nothing is measured on {error.what}; {error.fix}")
+            say(name, f"nothing is measured on {error.what}; {error.fix}")
             continue
         for line in found[name].words().split("\n"):
-            _say(name, line)
+            say(name, line)
     return found
-
-
-def _say(topic: str, text: str) -> None:
-    print(f"{topic:<10}{text}", file=sys.stderr)
 
 
 # the rewards and the reference
@@ -327,7 +323,7 @@ def _taught(settings: Ppo, opened: Opened) -> chats.Taught:
             "teach it to answer first: groundup instruct; or leave --template out",
         )
     ends = [repr(taught.tokenizer.decode([id])) for id in taught.tokenizer.ends]
-    _say("template", f"{taught.style}, an answer ends with {' or '.join(ends)}" if ends else
+    say("template", f"{taught.style}, an answer ends with {' or '.join(ends)}" if ends else
          f"{taught.style}: no token ends an answer, each is cut at {settings.response_tokens:,} tokens")  # fmt: skip
     return taught
 
@@ -341,7 +337,7 @@ def _closing(bench: Bench, out: Path, fitted: Fitted) -> Result:
     try:
         report.write(out)
     except UserError as error:  # a run does not end for the want of a page
-        _say("report", f"none: {error}")
+        say("report", f"none: {error}")
     said = report.remarks(report.load(out))
     return Result(
         out=out,
@@ -376,22 +372,12 @@ def show(result: Result | Preflight) -> None:
     speed = f" ({result.tokens_per_second:,.0f} tokens/s)" if result.tokens_per_second else ""
     print(f"{result.steps:,} steps in {journal.clock(result.seconds)}, answering included{speed}")
     for one in result.answers:
-        expected = "" if one.expected is None else f"\n  expected: {_line(one.expected)}"
-        print(f"\n  {_end(one.question)}\n  before: {_line(one.before)}\n  after:  {_line(one.after)}{expected}")
+        expected = "" if one.expected is None else f"\n  expected: {beginning(one.expected)}"
+        print(
+            f"\n  {ending(one.question)}\n  before: {beginning(one.before)}\n  after:  {beginning(one.after)}{expected}"
+        )
     for remark in result.remarks:
         print(f"\n{remark}")
     run = shlex.quote(str(result.out))
     print(f"\nnext: groundup compare {shlex.quote(result.model)} {run} --data {run}/data/{result.measured}.jsonl")
     print(f"      groundup chat {run}")
-
-
-def _end(text: str) -> str:
-    """The end of a text, on one line: what is asked mostly stands there."""
-    words = " ".join(text.split())
-    return words if len(words) <= 160 else f"…{words[-159:]}"
-
-
-def _line(text: str) -> str:
-    """The beginning of a text, on one line."""
-    words = " ".join(text.split())
-    return words if len(words) <= 160 else words[:159] + "…"

@@ -25,7 +25,8 @@ from groundup.batches import sequential
 from groundup.batches.pairs import WholePairs
 from groundup.checkpoint import atomic, folder
 from groundup.errors import DataError, SettingsError
-from groundup.evaluate.pairs import LengthRule, Look, mark_ranking, marks, mean_and_spread, pair_scores, told, worst
+from groundup.evaluate.look import Look
+from groundup.evaluate.pairs import LengthRule, mark_ranking, marks, mean_and_spread, pair_scores, told, worst
 from groundup.evaluate.scoring import filler_of, fitted, judged
 from groundup.generate import chat as chats
 from groundup.lock import locked
@@ -36,6 +37,7 @@ from groundup.model.heads import REWARD, Classifier, HeadConfig
 from groundup.settings import Reward
 from groundup.stages import launch, paired, tuning
 from groundup.stages.tuning import Opened, Task
+from groundup.stages.words import say
 from groundup.text.preferences import Preference, Split
 from groundup.tokens.pairs import GatheredPairs, PairRow
 from groundup.tokens.tokenizer import Tokenizer
@@ -149,14 +151,14 @@ def rows_of(split: Split, taught: chats.Taught, *, context: int, margins: bool) 
         kept, cuts[name] = _judged(part, taught.tokenizer, context=context, margins=margins)
         if cuts[name]:
             what = f"{cuts[name]:,} of {len(kept.rows):,} pairs are longer than the context of {context:,} tokens"
-            paired.say(name, f"{what}: the beginning of their prompts is not read")
+            say(name, f"{what}: the beginning of their prompts is not read")
         found[name] = kept if kept.rows else None
         if kept.rows:
             continue
         if name == "train":
             what = f"{paired.PARTS[name]}: there is nothing to learn. In each {NO_ROOM} of {context:,} tokens"
             raise DataError(what, "give shorter answers; or a longer --context, if the model can read so much")
-        paired.say(name, f"nothing is measured on {paired.PARTS[name]}: in each {NO_ROOM} of {context:,} tokens")
+        say(name, f"nothing is measured on {paired.PARTS[name]}: in each {NO_ROOM} of {context:,} tokens")
     return paired.Rows(taught, found), cuts
 
 
@@ -240,7 +242,7 @@ def _network(settings: Reward, opened: Opened, taught: chats.Taught) -> Classifi
     if taught.added:
         trunk = surgery.extend_vocabulary(trunk, taught.tokenizer.vocabulary, known=known)
         named = ", ".join(taught.added)
-        paired.say("tokens", f"{named} are new: their rows begin as the mean of the {known:,} old ones")
+        say("tokens", f"{named} are new: their rows begin as the mean of the {known:,} old ones")
     if not isinstance(model, Classifier):
         return Classifier(trunk, HeadConfig((REWARD,), kind=REWARD), seed=settings.seed)
     model.trunk = trunk  # type: ignore[assignment]  # a GPT as before
@@ -264,7 +266,7 @@ def _tell_margins(train: Part) -> None:
     if not count:
         what = "--margins: no training pair has a margin above 0"
         raise SettingsError(what, 'give the pairs one ("margin": 1.0), or leave it out')
-    paired.say("margins", f"{count:,} of {len(train.rows):,} training pairs have one")
+    say("margins", f"{count:,} of {len(train.rows):,} training pairs have one")
 
 
 def _fingerprint(rows: paired.Rows) -> str:
@@ -326,7 +328,7 @@ def _measure(model: nn.Module, prepared: Prepared) -> tuple[float, float]:
     some = prepared.parts["train"].some(MEASURED)
     mean, spread = mean_and_spread(model, sequential(some, ROWS), machine=prepared.machine)
     if spread == 0:
-        paired.say("scores", f"all training answers have the same score, {mean:.4g}: nothing was learnt")
+        say("scores", f"all training answers have the same score, {mean:.4g}: nothing was learnt")
     return mean, spread or 1.0
 
 
