@@ -135,7 +135,7 @@ def test_mistakes_end_a_script_and_are_told_in_a_terminal(
     (tmp_path / "there.jsonl").write_text("precious", encoding="utf-8")
     lines, message = [line.replace("HERE", str(tmp_path)) for line in lines], message.replace("HERE", str(tmp_path))
     piped(monkeypatch, *lines, "and then?")
-    assert cli.main(["chat", str(chatty), "--max-tokens", "3", "--threads", "1"]) == 2
+    assert cli.main(["chat", str(chatty), "--max-tokens", "3", "--temperature", "0", "--threads", "1"]) == 2
     assert message in capsys.readouterr().err
     typed(monkeypatch, *lines, "and then?")
     result = chat.run(settings(chatty, max_tokens=3))

@@ -1,10 +1,12 @@
 """What README and guides say is run: every `groundup` command and every Python block, in order, in one folder."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,18 @@ import survey
 
 README = survey.ROOT / "README.md"
 needs_readme = pytest.mark.skipif(not README.is_file(), reason="README.md is not written yet")
-PAGES = [README, survey.ROOT / "docs" / "tuning.md", survey.ROOT / "docs" / "preferences.md"]
+GUIDES = [survey.ROOT / "docs" / "tuning.md", survey.ROOT / "docs" / "preferences.md"]
+DATA = Path(os.environ.get("GROUNDUP_DATA", survey.ROOT.parent / "shared" / "data"))
+ONE_BY_ONE = """
+import json, sys
+from groundup.cli import main
+
+for place, words in json.loads(sys.argv[1]):
+    print(f"=== {place}: {words}", flush=True)
+    status = main(words[1:]) if words[0] == "groundup" else exec(words[1], {})
+    if status:
+        sys.exit(f"{place}: {words}: exit {status}")
+"""
 FIRST_SCREEN = 40  # lines
 SHELL = {"bash", "console", "sh", "shell"}
 
@@ -84,31 +97,50 @@ def test_set_up_commands_have_a_form_that_works():
 
 @pytest.mark.slow
 @needs_readme
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_commands_and_python_blocks_run(page: Path, tmp_path: Path):
+def test_commands_and_python_blocks_run(tmp_path: Path):
     """In the order of the page, in one folder, since a later command uses what an earlier one made."""
-    data = Path(os.environ.get("GROUNDUP_DATA", survey.ROOT.parent / "shared" / "data"))
-    environment = os.environ | {"GROUNDUP_DATA": str(data), "PYTHONPATH": str(survey.PACKAGE.parent), "COLUMNS": "100"}
-    failures, ran = [], 0
+    failures = []
+    found = list(runs(README))
+    for place, words in found:
+        done = run(words, tmp_path)
+        if done.returncode:
+            tail = done.stdout[-1500:] + done.stderr[-1500:]
+            failures.append(f"{place}: {' '.join(words[1:])}\nexit {done.returncode}\n{tail}")
+    assert not failures, "\n\n".join(failures)
+    assert found, "the README shows no command and no Python"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_commands_of_a_guide_run(page: Path, tmp_path: Path):
+    """The same, one command after the other in one process: to start each by itself takes longer than most of them."""
+    found = [(place, words[2:] if words[1] == "-m" else words[1:]) for place, words in runs(page)]
+    assert found, f"{page.name} shows no command and no Python"
+    done = run([sys.executable, "-c", ONE_BY_ONE, json.dumps(found)], tmp_path)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    assert done.stdout.count("=== ") == len(found)
+
+
+def runs(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """All that a page shows and does not excuse: its place, and the words of a process."""
     for block in readme.blocks(page.read_text(encoding="utf-8")):
-        if block.kind == "skip" or (block.kind == "needs sample data" and not data.is_dir()):
+        if block.kind == "skip" or (block.kind == "needs sample data" and not DATA.is_dir()):
             continue
         for words in programs(block):
-            ran += 1
-            done = subprocess.run(
-                words,
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                stdin=subprocess.DEVNULL,
-                timeout=900,
-            )
-            if done.returncode:
-                shown, tail = " ".join(words[1:]), done.stdout[-1500:] + done.stderr[-1500:]
-                failures.append(f"{page.name}:{block.line}: {shown}\nexit {done.returncode}\n{tail}")
-    assert not failures, "\n\n".join(failures)
-    assert ran > 0, f"{page.name} shows no command and no Python"
+            yield f"{page.name}:{block.line}", words
+
+
+def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"GROUNDUP_DATA": str(DATA), "PYTHONPATH": str(survey.PACKAGE.parent), "COLUMNS": "100"}
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=900,
+    )
 
 
 def programs(block: readme.Block) -> list[list[str]]:
