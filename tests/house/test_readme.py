@@ -113,7 +113,7 @@ def test_commands_and_python_blocks_run(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_commands_of_a_guide_run(page: Path, tmp_path: Path):
-    """The same, one command after the other in one process: to start each by itself takes longer than most of them."""
+    """The same, one command after the other in one process, which saves starting each by itself."""
     found = [(place, words[2:] if words[1] == "-m" else words[1:]) for place, words in runs(page)]
     assert found, f"{page.name} shows no command and no Python"
     done = run([sys.executable, "-c", ONE_BY_ONE, json.dumps(found)], tmp_path)
