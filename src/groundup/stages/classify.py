@@ -21,23 +21,22 @@ from torch import nn
 from groundup import journal, losses, report
 from groundup.batches import sequential
 from groundup.batches.labelled import LabelledRows, Reading, balancing
-from groundup.checkpoint import atomic
 from groundup.errors import DataError, SettingsError
 from groundup.evaluate.classes import mark
 from groundup.evaluate.look import Look
 from groundup.machine import Machine
 from groundup.model.heads import Classifier, HeadConfig
 from groundup.settings import Classify
-from groundup.stages import examine, launch, tuning
+from groundup.stages import data, examine, launch, tuning
 from groundup.stages.tuning import Opened, Task
 from groundup.text import labelled
-from groundup.text.labelled import Labelled, Split
+from groundup.text.labelled import Labelled
+from groundup.text.split import Split
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
-NOTES = "rows.json"  # in RUN/data: written last, so that with it everything else is there
 SUBSET = 300  # training rows at most whose accuracy is looked at beside that of all validation rows
 # Raschka 2024, sections 6.2 to 6.7: what its spam classifier is made with. A flag that a person gives wins.
 BOOK: dict[str, Any] = {
@@ -127,25 +126,18 @@ def recipe(settings: Classify) -> Classify:
 # the rows
 
 
-def parts(out: Path) -> Split:
-    """The three parts that a run keeps in RUN/data; raises DataError where one is missing."""
-    return Split(*(labelled.read_back(out / "data" / f"{name}.jsonl") for name in labelled.PARTS))
+def parts(out: Path) -> Split[Labelled]:
+    """The three parts that a run keeps in RUN/data; raises CheckpointError where one is missing."""
+    return data.parts(out, labelled.read_back)
 
 
-def divided(settings: Classify, out: Path) -> tuple[Split, dict[str, Any]]:
-    """The parts of a run, and how they came about: read back where it has them, else made and written to RUN/data."""
-    folder = out / "data"
-    if (folder / NOTES).is_file():
-        return parts(out), atomic.read_json(folder / NOTES)
-    split, notes = _made(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in split.parts().items():
-        labelled.write(folder / f"{name}.jsonl", rows)
-    atomic.write_text(folder / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
-    return split, notes
+def divided(settings: Classify, out: Path) -> tuple[Split[Labelled], dict[str, Any]]:
+    """The parts of a run, and how they came about."""
+    notes = data.divided(out, partial(_made, settings), labelled.write)
+    return parts(out), notes
 
 
-def _made(settings: Classify) -> tuple[Split, dict[str, Any]]:
+def _made(settings: Classify) -> tuple[Split[Labelled], dict[str, Any]]:
     """Read, freed of duplicates, balanced, divided: in this order, so that no text is in two parts."""
     if settings.protocol == "book":
         if len(settings.data) != 1:
@@ -168,7 +160,7 @@ def _made(settings: Classify) -> tuple[Split, dict[str, Any]]:
     return split, notes | {"used": len(used)}
 
 
-def _tell(notes: dict[str, Any], split: Split) -> None:
+def _tell(notes: dict[str, Any], split: Split[Labelled]) -> None:
     """What was read, left out and kept, for the person."""
     left = [f"{notes['repeated']:,} repeated left out"] if notes.get("repeated") else []
     if doubtful := notes.get("contradictory"):
@@ -226,7 +218,7 @@ def _look(
     return Look(marks, seen.accuracy)
 
 
-def _head(settings: Classify, opened: Opened, split: Split) -> HeadConfig:
+def _head(settings: Classify, opened: Opened, split: Split[Labelled]) -> HeadConfig:
     """The classes, in the order of a classifier that goes on, else by name; raises where that one has others."""
     found = labelled.classes(split.train)
     if not isinstance(opened.model, Classifier):
@@ -246,7 +238,7 @@ def _named(labels: Sequence[str]) -> str:
     return ", ".join(label[:40] for label in labels[:8]) + (" ..." if len(labels) > 8 else "")
 
 
-def _reading(settings: Classify, opened: Opened, split: Split) -> Reading:
+def _reading(settings: Classify, opened: Opened, split: Split[Labelled]) -> Reading:
     """How texts become rows: cut to the context, and in the book's protocol filled up to the longest training text."""
     plain = Reading.of(opened.tokenizer, context=opened.context)
     if settings.protocol != "book":
@@ -307,7 +299,7 @@ def _network(settings: Classify, opened: Opened, head: HeadConfig) -> nn.Module:
     return Classifier(opened.model, head, seed=settings.seed, init="torch" if settings.protocol == "book" else None)
 
 
-def _fingerprint(split: Split, train: Sequence[list[int]], head: HeadConfig) -> str:
+def _fingerprint(split: Split[Labelled], train: Sequence[list[int]], head: HeadConfig) -> str:
     """What a resumed run must find unchanged: texts, labels, ids."""
     digest = hashlib.sha256(repr((head.labels, head.pooling, head.bias)).encode())
     for name, rows in split.parts().items():

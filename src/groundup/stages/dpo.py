@@ -27,15 +27,15 @@ from groundup.generate import chat as chats
 from groundup.losses import Loss
 from groundup.losses.preference import WITHOUT_REFERENCE, preference
 from groundup.machine import Machine
-from groundup.model import surgery
 from groundup.settings import Dpo
 from groundup.stages import launch, paired, tuning
 from groundup.stages import reference as references
-from groundup.stages.paired import PARTS, BothSides, Rows
-from groundup.stages.tuning import Opened, Task
+from groundup.stages.paired import BothSides, Rows
+from groundup.stages.tuning import Task
 from groundup.stages.words import beginning, ending, say
 from groundup.text.conversations import told
-from groundup.text.preferences import Preference, Split
+from groundup.text.preferences import Preference
+from groundup.text.split import Split
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
@@ -138,7 +138,8 @@ def _prepare(settings: Dpo, out: Path, machine: Machine, *, benches: list["_Benc
     split, notes = paired.divided(settings, out)
     rows = paired.rows_of(split, taught, context=opened.context)
     paired.tell(split, notes, rows)
-    model = tuning.taught(settings, opened, _extended(opened, taught), machine=machine, tables=bool(taught.added))
+    model = tuning.extended(settings, opened, taught)
+    model = tuning.taught(settings, opened, model, machine=machine, tables=bool(taught.added))
     reference = references.of(settings, out, opened, model, rows, machine)
     sources = rows.sources(reference)
     loss = preference(settings.loss, beta=settings.beta, smoothing=settings.smoothing, average=settings.average,
@@ -166,15 +167,6 @@ def _prepare(settings: Dpo, out: Path, machine: Machine, *, benches: list["_Benc
     )  # fmt: skip
 
 
-def _extended(opened: Opened, taught: chats.Taught) -> nn.Module:
-    """The network with a row for each token that the template brings, the mean of the old."""
-    if not taught.added:
-        return opened.model
-    known = opened.tokenizer.vocabulary
-    say("tokens", f"{', '.join(taught.added)} are new: their rows begin as the mean of the {known:,} old ones")
-    return surgery.extend_vocabulary(opened.model, taught.tokenizer.vocabulary, known=known)
-
-
 def _name_of_reference(settings: Dpo, spec: str) -> str:
     """The model that is stayed near to, "" where the loss has none."""
     return "" if settings.loss in WITHOUT_REFERENCE else settings.reference or spec
@@ -191,7 +183,7 @@ def _sample(model: nn.Module, *, bench: "_Bench") -> str:
     return "\n\n".join(f"{_question(pair)}\n-> {answer}" for pair, answer in zip(bench.shown, found, strict=False))
 
 
-def _shown(split: Split) -> list[Preference]:
+def _shown(split: Split[Preference]) -> list[Preference]:
     """The first questions of validation, each once: what the model answers to them is shown."""
     first = {json.dumps([dict(message) for message in pair.messages]): pair for pair in reversed(split.valid)}
     return list(reversed(first.values()))[:SHOWN]
@@ -267,7 +259,7 @@ def _closing(out: Path, bench: _Bench, fitted: Fitted) -> Result:
     looks = [record for record in journal.Journal(out).read() if record.get("kind") == "eval"]
     looks.sort(key=lambda record: int(record["step"]))
     split, counts = paired.parts(out), bench.rows.counts
-    sizes = dict(zip(PARTS, map(len, (split.train, split.valid, split.test)), strict=True))
+    sizes = {name: len(pairs) for name, pairs in split.parts().items()}
     answers = zip(bench.shown, before["answers"], bench.answers(model), strict=False)
     return Result(
         out=out,

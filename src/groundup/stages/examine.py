@@ -20,7 +20,8 @@ from groundup.evaluate.baseline import baselines
 from groundup.evaluate.classes import Marks, Tally, predictions
 from groundup.machine import Machine
 from groundup.model.heads import Classifier
-from groundup.text.labelled import Labelled, Split
+from groundup.text.labelled import Labelled
+from groundup.text.split import Split
 
 NAME = "test.json"
 WORST = 10  # errors that are kept
@@ -28,7 +29,7 @@ SHOWN = 3  # and printed
 ROWS = 32  # texts per forward pass
 
 
-def once(out: Path, split: Split) -> dict[str, Any] | None:
+def once(out: Path, split: Split[Labelled]) -> dict[str, Any] | None:
     """What the test rows say of the weights in RUN/best; from test.json where that is there. None without test rows.
 
     The baselines learn from the training rows alone. With the book's protocol all training rows are judged, too, since
@@ -46,7 +47,7 @@ def once(out: Path, split: Split) -> dict[str, Any] | None:
     return found
 
 
-def _marked(out: Path, split: Split) -> dict[str, Any]:
+def _marked(out: Path, split: Split[Labelled]) -> dict[str, Any]:
     """What the classifier in a run folder makes of the test rows."""
     where = _weights(out)
     loaded = folder.load(where, dtype=torch.float32, classifier=True)

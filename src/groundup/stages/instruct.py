@@ -26,13 +26,13 @@ from groundup.evaluate import Score, evaluate
 from groundup.evaluate.answers import asked, entry, exact
 from groundup.generate import chat as chats
 from groundup.machine import Machine
-from groundup.model import surgery
 from groundup.settings import Instruct
-from groundup.stages import launch, tuning
-from groundup.stages.tuning import Opened, Task
+from groundup.stages import data, launch, tuning
+from groundup.stages.tuning import Task
 from groundup.stages.words import beginning, say
 from groundup.text import conversations
-from groundup.text.conversations import Conversation, Split
+from groundup.text.conversations import Conversation
+from groundup.text.split import Split
 from groundup.tokens.rows import Gathered, Learn, chat_row, chat_rows, gathered, stop_ids
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
@@ -40,7 +40,6 @@ from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
 PARTS = {"train": "the training rows", "valid": "the validation rows", "test": "the test rows"}
-NOTES = "rows.json"  # in RUN/data: written last, so that with it everything else is there
 BEFORE = "before.json"  # in RUN/data: the test loss before the first step
 ANSWERS = "answers.json"
 SAMPLED = 2  # validation questions that are answered at each look
@@ -118,36 +117,12 @@ def run(settings: Instruct) -> Result | Preflight:
 # the rows
 
 
-def parts(out: Path) -> Split:
+def parts(out: Path) -> Split[Conversation]:
     """The three parts that a run keeps in RUN/data; raises CheckpointError where one is missing."""
-    train, valid, test = (_read_back(out / "data", name) for name in PARTS)
-    return Split(train, valid, test)
+    return data.parts(out, _read_part)
 
 
-def _read_back(folder: Path, name: str) -> list[Conversation]:
-    """One part: its Alpaca file where every conversation fits that, else its messages; none where it is empty."""
-    for path in (folder / f"{name}.json", folder / f"{name}.jsonl"):
-        if path.is_file():
-            return conversations.read(path) if path.stat().st_size else []
-    raise CheckpointError(f"{folder / name}.jsonl is missing", "restore it from a copy, or start a new run")
-
-
-def _divided(settings: Instruct, out: Path) -> tuple[Split, dict[str, Any]]:
-    """The parts of a run, and how they came about: read back where it has them, else made and written to RUN/data.
-
-    What was written is read again even then: the first and a resumed run learn from the same files.
-    """
-    place = out / "data"
-    if not (place / NOTES).is_file():
-        split, notes = _made(settings)
-        place.mkdir(parents=True, exist_ok=True)
-        for name, rows in zip(PARTS, (split.train, split.valid, split.test), strict=True):
-            _write_part(place, name, rows)
-        atomic.write_text(place / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
-    return parts(out), atomic.read_json(place / NOTES)
-
-
-def _made(settings: Instruct) -> tuple[Split, dict[str, Any]]:
+def _made(settings: Instruct) -> tuple[Split[Conversation], dict[str, Any]]:
     """Read all data, and divide it so that no question with its answer is in two parts."""
     rows = [conversation for name in settings.data for conversation in conversations.read(name)]
     if not rows:
@@ -162,13 +137,19 @@ def _made(settings: Instruct) -> tuple[Split, dict[str, Any]]:
     return split, {"read": len(rows), "repeated": split.duplicates, "protocol": settings.protocol}
 
 
-def _write_part(place: Path, name: str, rows: Sequence[Conversation]) -> None:
-    """As messages always, as Alpaca where every conversation is one question and its answer."""
-    conversations.write_messages(place / f"{name}.jsonl", rows)
+def _write_part(path: Path, rows: Sequence[Conversation]) -> None:
+    """As messages always, as Alpaca beside them where every conversation is one question and its answer."""
+    conversations.write_messages(path, rows)
+    alpaca = path.with_suffix(".json")
     if rows and all(conversations.fits_alpaca(row) for row in rows):
-        conversations.write_alpaca(place / f"{name}.json", rows)
+        conversations.write_alpaca(alpaca, rows)
     else:  # what a killed start may have left
-        (place / f"{name}.json").unlink(missing_ok=True)
+        alpaca.unlink(missing_ok=True)
+
+
+def _read_part(path: Path) -> list[Conversation]:
+    alpaca = path.with_suffix(".json")
+    return conversations.read(alpaca if alpaca.is_file() else path)
 
 
 # the task
@@ -187,8 +168,9 @@ def _prepare(settings: Instruct, out: Path, machine: Machine) -> Task:
     """Everything this stage brings; nothing in it trains."""
     opened = tuning.opened(settings)
     taught = chats.teach(opened.tokenizer, settings.template, settings.add_tokens)
-    model = _extended(settings, opened, taught)
-    split, notes = _divided(settings, out)
+    model = tuning.extended(settings, opened, taught)
+    notes = data.divided(out, partial(_made, settings), _write_part)
+    split = parts(out)
     context = opened.context
     train = chat_rows(
         taught.tokenizer, taught.template, split.train, learn=settings.learn, context=context, source=PARTS["train"]
@@ -219,18 +201,6 @@ def _prepare(settings: Instruct, out: Path, machine: Machine) -> Task:
             "learnt_share": train.learnt_share, "test_loss_before": before,
         },
     )  # fmt: skip
-
-
-def _extended(settings: Instruct, opened: Opened, taught: chats.Taught) -> nn.Module:
-    """The network with a row for each new token, the mean of the old."""
-    if not taught.added:
-        return opened.model
-    known = opened.tokenizer.vocabulary
-    model = surgery.extend_vocabulary(opened.model, taught.tokenizer.vocabulary, known=known)
-    say("tokens", f"{', '.join(taught.added)} are new: their rows begin as the mean of the {known:,} old ones")
-    if settings.train in ("head", "last-block") and getattr(model, "head", None) is not None:
-        say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
-    return model
 
 
 def _measured(
@@ -298,7 +268,7 @@ def _closing(asked_for: Instruct, out: Path, fitted: Fitted) -> Result:
         raise CheckpointError(f"{loaded.folder} has lost its chat template", "start a new run with another --out")
     model, split = loaded.model.to(machine.device), parts(out)
     taught = chats.Taught(loaded.tokenizer, template, str(loaded.card.get("template", "")), ())
-    sizes = dict(zip(PARTS, map(len, (split.train, split.valid, split.test)), strict=True))
+    sizes = {name: len(rows) for name, rows in split.parts().items()}
     kept: dict[str, int] = sizes | loaded.card.get("rows", {}).get("kept", {})
     loss = None
     context = told.context or tuning.ROWS

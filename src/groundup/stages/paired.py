@@ -4,9 +4,9 @@ In: settings of a stage that learns from pairs, and its run folder. Out: the par
 (`divided`), and `Rows`, the same as ids.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,59 +14,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.batches.pairs import Pairs
-from groundup.checkpoint import atomic
-from groundup.errors import CheckpointError, DataError
+from groundup.errors import DataError
 from groundup.generate import chat as chats
 from groundup.settings import Tuning
-from groundup.stages import tuning
+from groundup.stages import data, tuning
 from groundup.stages.words import say
 from groundup.text import preferences
-from groundup.text.preferences import Preference, Split
+from groundup.text.preferences import Preference
+from groundup.text.split import Split
 from groundup.tokens.pairs import GatheredPairs, pair_rows
 from groundup.tokens.rows import stop_ids
 
 PARTS = {"train": "the training pairs", "valid": "the validation pairs", "test": "the test pairs"}
-NOTES = "rows.json"  # in RUN/data: written last, so that with it the parts are there
 
 
-def parts(out: Path) -> Split:
+def parts(out: Path) -> Split[Preference]:
     """The three parts that a run keeps in RUN/data; raises CheckpointError where one is missing."""
-    train, valid, test = (_read_back(out / "data" / f"{name}.jsonl") for name in PARTS)
-    return Split(train, valid, test)
+    return data.parts(out, preferences.read)
 
 
-def _read_back(path: Path) -> list[Preference]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing", "restore it from a copy, or start a new run")
-    return preferences.read(path) if path.stat().st_size else []
+def divided(settings: Tuning, out: Path) -> tuple[Split[Preference], dict[str, Any]]:
+    """The parts of a run, and how they came about.
 
-
-def divided(settings: Tuning, out: Path) -> tuple[Split, dict[str, Any]]:
-    """The parts of a run, and how they came about: read back where it has them, else made and written to RUN/data.
-
-    What was written is read again even then: the first and a resumed run learn from the same files. Raises DataError
-    where there is no pair, or too few to divide.
+    Raises DataError where there is no pair, or too few to divide.
     """
-    place = out / "data"
-    if not (place / NOTES).is_file():
-        rows = [pair for name in settings.data for pair in preferences.read(name)]
-        if not rows:
-            raise DataError(
-                f"no pair in {', '.join(settings.data)}", "give prompts with a chosen and a rejected answer"
-            )
-        split = preferences.split(
-            rows,
-            validation=settings.validation,
-            test=settings.test,
-            seed=settings.seed,
-            protocol=settings.protocol,
-        )
-        place.mkdir(parents=True, exist_ok=True)
-        for name, part in zip(PARTS, (split.train, split.valid, split.test), strict=True):
-            preferences.write(place / f"{name}.jsonl", part)
-        notes = {"read": len(rows), "repeated": split.duplicates, "protocol": settings.protocol}
-        atomic.write_text(place / NOTES, json.dumps(notes, indent=1) + "\n")
-    return parts(out), atomic.read_json(place / NOTES)
+    notes = data.divided(out, partial(_made, settings), preferences.write)
+    return parts(out), notes
+
+
+def _made(settings: Tuning) -> tuple[Split[Preference], dict[str, Any]]:
+    """Read all data, and divide it so that no prompt is in two parts."""
+    rows = [pair for name in settings.data for pair in preferences.read(name)]
+    if not rows:
+        raise DataError(f"no pair in {', '.join(settings.data)}", "give prompts with a chosen and a rejected answer")
+    split = preferences.split(
+        rows, validation=settings.validation, test=settings.test, seed=settings.seed, protocol=settings.protocol
+    )
+    return split, {"read": len(rows), "repeated": split.duplicates, "protocol": settings.protocol}
 
 
 class BothSides(Pairs):
@@ -122,10 +106,10 @@ class Rows:
         }
 
 
-def rows_of(split: Split, taught: chats.Taught, *, context: int) -> Rows:
+def rows_of(split: Split[Preference], taught: chats.Taught, *, context: int) -> Rows:
     """The parts as rows; raises DataError where no training pair is left, and only says so of the other parts."""
     found: dict[str, GatheredPairs | None] = {}
-    for name, pairs in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+    for name, pairs in split.parts().items():
         found[name] = None
         if not pairs and name != "train":
             continue
@@ -138,7 +122,7 @@ def rows_of(split: Split, taught: chats.Taught, *, context: int) -> Rows:
     return Rows(taught, found)
 
 
-def tell(split: Split, notes: dict[str, Any], rows: Rows) -> None:
+def tell(split: Split[Preference], notes: dict[str, Any], rows: Rows) -> None:
     """What was read, left out and kept, and whether length alone tells the answers apart, for the person."""
     repeated = f"{notes['repeated']:,} repeated left out, " if notes["repeated"] else ""
     say("pairs", f"{notes['read']:,} read, {repeated}" + ", ".join(f"{n:,} {name}" for name, n in rows.counts.items()))
@@ -149,7 +133,7 @@ def tell(split: Split, notes: dict[str, Any], rows: Rows) -> None:
         if name == "train" or part.cut or part.dropped:
             for line in part.words().split("\n"):
                 say(name, line)
-    for name, pairs in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+    for name, pairs in split.parts().items():
         if count := preferences.contradictions(pairs):
             times = "once" if count == 1 else f"{count:,} times"
             say(

@@ -32,19 +32,19 @@ from groundup.rollouts.rewards import WEIGHTED, Rewards, parse
 from groundup.rollouts.scripted import Script
 from groundup.rollouts.source import Examples
 from groundup.settings import Ppo, flag
-from groundup.stages import launch, tuning
+from groundup.stages import data, launch, tuning
 from groundup.stages import reference as references
 from groundup.stages.bench import Answered, Bench
 from groundup.stages.tuning import Opened, Task
 from groundup.stages.words import beginning, ending, say
 from groundup.text import conversations
-from groundup.text.conversations import Conversation, Split, told
+from groundup.text.conversations import Conversation, told
+from groundup.text.split import Split
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.job import Fitted
 from groundup.train.plan import Preflight
 
 PARTS = {"train": "the training prompts", "valid": "the validation prompts", "test": "the test prompts"}
-NOTES = "rows.json"  # in RUN/data: written last, so that with it the parts are there
 REFERENCE = "reference.json"  # in RUN/data: which model the policy stays near, and its hash
 REWARDS = "rewards.json"  # in RUN/data: the hash of each file or model that rewards
 SHOWN = 3  # prompts whose answers are shown at the end
@@ -142,42 +142,30 @@ def _check(settings: Ppo) -> None:
 # the prompts
 
 
-def parts(out: Path) -> Split:
+def parts(out: Path) -> Split[Conversation]:
     """The three parts that a run keeps in RUN/data; raises CheckpointError where one is missing."""
-    train, valid, test = (_read_back(out / "data" / f"{name}.jsonl") for name in PARTS)
-    return Split(train, valid, test)
+    return data.parts(out, partial(conversations.read, answered=False))
 
 
-def _read_back(path: Path) -> list[Conversation]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing", "restore it from a copy, or start a new run")
-    return conversations.read(path, answered=False) if path.stat().st_size else []
-
-
-def _divided(settings: Ppo, out: Path) -> Split:
-    """The parts of a run: read back where it has them, else made and written to RUN/data.
-
-    A prompt stands in one of them, however many answers to it there are.
-    """
-    place = out / "data"
-    if not (place / NOTES).is_file():
-        rows = [row for name in settings.data for row in conversations.read(name, answered=False)]
-        if not rows:
-            raise DataError(f"no conversation in {', '.join(settings.data)}", "give prompts, best with their answers")
-        split = conversations.split(
-            rows,
-            validation=settings.validation,
-            test=settings.test,
-            seed=settings.seed,
-            protocol=settings.protocol,
-            alike=_prompt,
-        )
-        place.mkdir(parents=True, exist_ok=True)
-        for name, part in zip(PARTS, (split.train, split.valid, split.test), strict=True):
-            conversations.write_messages(place / f"{name}.jsonl", part)
-        notes = {"read": len(rows), "repeated": split.duplicates}
-        atomic.write_text(place / NOTES, json.dumps(notes) + "\n")
+def _divided(settings: Ppo, out: Path) -> Split[Conversation]:
+    """The parts of a run: a prompt stands in one of them, however many answers to it there are."""
+    data.divided(out, partial(_made, settings), conversations.write_messages)
     return parts(out)
+
+
+def _made(settings: Ppo) -> tuple[Split[Conversation], dict[str, Any]]:
+    rows = [row for name in settings.data for row in conversations.read(name, answered=False)]
+    if not rows:
+        raise DataError(f"no conversation in {', '.join(settings.data)}", "give prompts, best with their answers")
+    split = conversations.split(
+        rows,
+        validation=settings.validation,
+        test=settings.test,
+        seed=settings.seed,
+        protocol=settings.protocol,
+        alike=_prompt,
+    )
+    return split, {"read": len(rows), "repeated": split.duplicates}
 
 
 def _prompt(row: Conversation) -> str:
@@ -185,10 +173,10 @@ def _prompt(row: Conversation) -> str:
     return json.dumps([[message["role"], message["content"]] for message in told(asked(row).messages)])
 
 
-def _gathered(settings: Ppo, split: Split, taught: chats.Taught, context: int) -> dict[str, Prompts]:
+def _gathered(settings: Ppo, split: Split[Conversation], taught: chats.Taught, context: int) -> dict[str, Prompts]:
     """The parts as prompts; raises DataError where no training prompt fits, and only says so of the other parts."""
     found = {}
-    for name, rows in zip(PARTS, (split.train, split.valid, split.test), strict=True):
+    for name, rows in split.parts().items():
         if not rows and name != "train":
             continue
         try:

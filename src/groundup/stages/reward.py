@@ -38,7 +38,8 @@ from groundup.settings import Reward
 from groundup.stages import launch, paired, tuning
 from groundup.stages.tuning import Opened, Task
 from groundup.stages.words import say
-from groundup.text.preferences import Preference, Split
+from groundup.text.preferences import Preference
+from groundup.text.split import Split
 from groundup.tokens.pairs import GatheredPairs, PairRow
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.job import Fitted
@@ -139,7 +140,9 @@ def run(settings: Reward) -> Result | Preflight:
 # the pairs
 
 
-def rows_of(split: Split, taught: chats.Taught, *, context: int, margins: bool) -> tuple[paired.Rows, dict[str, int]]:
+def rows_of(
+    split: Split[Preference], taught: chats.Taught, *, context: int, margins: bool
+) -> tuple[paired.Rows, dict[str, int]]:
     """The parts as rows that are judged, and of how many pairs each part has cut prompts.
 
     A row is what `groundup score` reads (`scoring.fitted`): a long one loses the beginning of its prompt. `margins`:
@@ -179,7 +182,7 @@ def _judged(part: GatheredPairs, tokenizer: Tokenizer, *, context: int, margins:
     return dataclasses.replace(part, rows=rows, places=places, dropped=dropped), cut
 
 
-def _parts(rows: paired.Rows, split: Split) -> dict[str, Part]:
+def _parts(rows: paired.Rows, split: Split[Preference]) -> dict[str, Part]:
     """Each part that has rows."""
     pad = tuning.filler(rows.taught.tokenizer)
     return {
@@ -204,7 +207,7 @@ def _prepare(settings: Reward, out: Path, machine: Machine, *, keep: Callable[[P
     if settings.margins:
         _tell_margins(train)
     rule = LengthRule.learnt(train.pairs)
-    sizes = dict(zip(paired.PARTS, map(len, (split.train, split.valid, split.test)), strict=True))
+    sizes = {name: len(pairs) for name, pairs in split.parts().items()}
     keep(Prepared(settings, machine, taught.style, parts, sizes, rule))
     valid, some, source = parts.get("valid"), train.some(SUBSET), train.source()
     looked = int(some.lengths.sum()) + (sum(map(_longer, valid.rows)) if valid else 0)

@@ -22,6 +22,7 @@ from groundup.batches.windows import Source
 from groundup.checkpoint import adapters, atomic, fields, folder
 from groundup.checkpoint import classifier as classifiers
 from groundup.errors import SettingsError
+from groundup.generate.chat import Taught
 from groundup.losses import Loss
 from groundup.machine import Machine
 from groundup.model import lora, surgery
@@ -32,6 +33,7 @@ from groundup.settings import Tuning, flag
 from groundup.stages import launch as launches
 from groundup.stages import start as starts
 from groundup.stages import task as tasks
+from groundup.stages.words import say
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import run as runs
 from groundup.train.job import Fitted, Scored
@@ -195,6 +197,18 @@ def _kept(checkpoint: Path) -> dict[str, Any]:
 
 def _has_adapters(path: Path) -> bool:
     return any(adapters.is_adapter(folder) for folder in (path, path / "model"))
+
+
+def extended(settings: Tuning, origin: Opened, taught: Taught) -> nn.Module:
+    """The network with a row for each token that the template brings, the mean of the old."""
+    if not taught.added:
+        return origin.model
+    known = origin.tokenizer.vocabulary
+    model = surgery.extend_vocabulary(origin.model, taught.tokenizer.vocabulary, known=known)
+    say("tokens", f"{', '.join(taught.added)} are new: their rows begin as the mean of the {known:,} old ones")
+    if settings.train in ("head", "last-block") and getattr(model, "head", None) is not None:
+        say("tokens", f"--train {settings.train} leaves their rows in the token table so: all or lora would not")
+    return model
 
 
 def taught(settings: Tuning, origin: Opened, model: nn.Module, *, machine: Machine, tables: bool = False) -> nn.Module:

@@ -21,6 +21,7 @@ from groundup.errors import DataError
 from groundup.text import catalog, files, packed, whole
 from groundup.text.download import Progress, silent
 from groundup.text.entries import messages_of
+from groundup.text.split import Split
 
 HARBOR = "harbor-questions"
 REWORDED = "harbor-reworded"  # the same in other words, one question each: what to learn from rewards with
@@ -45,16 +46,6 @@ class Conversation:
     kind: str = ""
     held_out: bool = False
     settled: bool = False
-
-
-@dataclass(frozen=True)
-class Split:
-    """Conversations to learn from, to choose by, to report on once; `duplicates` were left out before."""
-
-    train: list[Conversation]
-    valid: list[Conversation]
-    test: list[Conversation]
-    duplicates: int = 0
 
 
 def told(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -217,7 +208,7 @@ def split(
     seed: int = 0,
     protocol: Literal["own", "book"] = "own",
     alike: Callable[[Conversation], str] | None = None,
-) -> Split:
+) -> Split[Conversation]:
     """Divide at random, but the same way for the same seed; what is said word for word twice is kept once.
 
     `validation` and `test` are shares; at least one conversation goes to each that is above 0. Conversations that are
@@ -256,7 +247,7 @@ def _for_all(rows: Sequence[Conversation]) -> Conversation:
     return replace(rows[0], held_out=held_out, settled=settled)
 
 
-def _by_the_book(rows: list[Conversation]) -> Split:
+def _by_the_book(rows: list[Conversation]) -> Split[Conversation]:
     """In the order of the file, which no row that is held out may stand in: it would be learnt from."""
     kept = [row for row in rows if row.held_out]
     if kept:
@@ -269,7 +260,7 @@ def _by_the_book(rows: list[Conversation]) -> Split:
     return _enough(Split(rows[:first], rows[first + second :], rows[first : first + second]), len(rows))
 
 
-def _drawn(order: Sequence[Conversation], validation: float, test: float) -> Split:
+def _drawn(order: Sequence[Conversation], validation: float, test: float) -> Split[Conversation]:
     """The parts of rows in a random order, which each of them keeps."""
     held = [number for number, row in enumerate(order) if row.held_out]
     free = [number for number, row in enumerate(order) if not (row.held_out or (held and row.settled))]
@@ -278,7 +269,7 @@ def _drawn(order: Sequence[Conversation], validation: float, test: float) -> Spl
     among = max(1, round(len(held) * validation / (validation + test))) if validation else 0
     valid = {*free[:first], *held[:among]}
     tested = {*free[first : first + second], *held[among:]}
-    parts = Split([], [], [])
+    parts: Split[Conversation] = Split([], [], [])
     for number, row in enumerate(order):
         (parts.valid if number in valid else parts.test if number in tested else parts.train).append(row)
     return parts
@@ -306,7 +297,7 @@ def _words(conversation: Conversation) -> str:
     return json.dumps([[message["role"], message["content"]] for message in told(conversation.messages)])
 
 
-def _enough(parts: Split, count: int) -> Split:
+def _enough(parts: Split[Conversation], count: int) -> Split[Conversation]:
     if not parts.train or not parts.valid:
         raise DataError(
             f"{count} different conversations are too few to divide: {len(parts.train)} to learn from, "

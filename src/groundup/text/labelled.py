@@ -26,10 +26,10 @@ import numpy as np
 
 from groundup.errors import DataError, SettingsError, nearest
 from groundup.text import catalog, files, packed, parquet
+from groundup.text.split import Split
 
 HARBOR = "harbor-messages"
 HARBOR_ROWS = 2_000
-PARTS = ("train", "valid", "test")
 NUMBER = re.compile(r"-?[0-9]{1,18}")
 SHORT = 60  # characters of a value that a message repeats
 Row = tuple[str, Mapping[str, Any]]  # place, fields
@@ -56,19 +56,6 @@ class Unique:
     rows: list[Labelled]
     repeated: int
     contradictory: list[Labelled]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows to learn from, to choose by, and to report on once."""
-
-    train: list[Labelled]
-    valid: list[Labelled]
-    test: list[Labelled]
-
-    def parts(self) -> dict[str, list[Labelled]]:
-        """The three under the names of their files."""
-        return dict(zip(PARTS, (self.train, self.valid, self.test), strict=True))
 
 
 # reading
@@ -281,7 +268,7 @@ def undersampled(rows: Sequence[Labelled], seed: int) -> list[Labelled]:
     return [row for place, row in enumerate(rows) if place in kept]
 
 
-def split(rows: Sequence[Labelled], *, validation: float = 0.1, test: float = 0.2, seed: int) -> Split:
+def split(rows: Sequence[Labelled], *, validation: float = 0.1, test: float = 0.2, seed: int) -> Split[Labelled]:
     """Three parts with the same share of each class, drawn by the seed, each in the order its rows came in.
 
     Each class gives at least one row to each part. Raises DataError where a class has too few for that, where there is
@@ -304,7 +291,8 @@ def split(rows: Sequence[Labelled], *, validation: float = 0.1, test: float = 0.
         cut = len(drawn) - last
         part |= dict.fromkeys(drawn[: cut - few], 0) | dict.fromkeys(drawn[cut - few : cut], 1)
         part |= dict.fromkeys(drawn[cut:], 2)
-    return Split(*([row for place, row in enumerate(rows) if part[place] == number] for number in range(3)))
+    train, valid, tested = ([row for place, row in enumerate(rows) if part[place] == number] for number in range(3))
+    return Split(train, valid, tested)
 
 
 def _check_classes(rows: Sequence[Labelled], places: Mapping[str, Collection[int]], *, least: int) -> None:
@@ -339,7 +327,7 @@ def _key(row: Labelled) -> str:
 # the book
 
 
-def book(name: str | Path = "sms-spam", seed: int = 123) -> Split:
+def book(name: str | Path = "sms-spam", seed: int = 123) -> Split[Labelled]:
     """The parts of Raschka 2024, section 6.2: as many ham as spam, shuffled, cut at 70 and 80 %; duplicates stay.
 
     The file has a label and a text a line, between them a tab. pandas reads it with quoting, so that a quote which

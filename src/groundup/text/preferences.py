@@ -30,6 +30,7 @@ from groundup.text import catalog, conversations, packed, transcripts, whole
 from groundup.text.conversations import Conversation, told
 from groundup.text.download import Progress, silent
 from groundup.text.entries import FORMS, messages_of
+from groundup.text.split import Split
 
 HARBOR = {"harbor-pairs": "as the demo's model is asked", "harbor-reworded-pairs": "in words new to it"}
 PLAIN, NUMBERED = ("chosen", "rejected"), ("response_1", "response_2", "preferred")
@@ -61,16 +62,6 @@ class Preference:
     fault: str = ""
     held_out: bool = field(default=False, compare=False)
     settled: bool = field(default=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Pairs to learn from, to choose by, to report on once; `duplicates` were left out before."""
-
-    train: list[Preference]
-    valid: list[Preference]
-    test: list[Preference]
-    duplicates: int = 0
 
 
 def chosen_is_longer(preferences: Iterable[Preference]) -> float:
@@ -316,7 +307,7 @@ def split(
     test: float = 0.10,
     seed: int = 0,
     protocol: Literal["own", "book"] = "own",
-) -> Split:
+) -> Split[Preference]:
     """Divide the pairs at random, but the same way for the same seed: those of one first question stay in one part.
 
     So no dialogue goes on in another part. The rules are those of `conversations.split`, the shares those of first
@@ -364,7 +355,7 @@ def _talk(words: str, rows: Sequence[Preference]) -> Conversation:
     return Conversation(_begin(rows[0]), words, held_out=any(row.held_out for row in rows), settled=settled)
 
 
-def _by_the_book(rows: list[Preference]) -> Split:
+def _by_the_book(rows: list[Preference]) -> Split[Preference]:
     if kept := [row for row in rows if row.held_out]:
         what = f"the book's protocol divides in the order of the file, but {len(kept):,} pairs are kept out of training"
         raise DataError(f"{what}, first {kept[0].where}", "divide with --protocol own, or leave harbor's pairs out")

@@ -36,7 +36,8 @@ from groundup.model.heads import Classifier, HeadConfig
 from groundup.model.surgery import train_only
 from groundup.stages.classify import classify
 from groundup.text import labelled
-from groundup.text.labelled import Labelled, Split
+from groundup.text.labelled import Labelled
+from groundup.text.split import PARTS, Split
 from groundup.tokens.tokenizer import Tokenizer
 
 # %% [markdown]
@@ -243,7 +244,7 @@ before = mark(clerk, sequential(sources[1], 64), labels=desks)
 curve = train_classifier(clerk, sources[0], epochs=4, lr=3e-3, batch=32)
 after = [mark(clerk, sequential(source, 64), labels=desks) for source in sources]
 print("before, validation:", before.words())
-for name, marks in zip(labelled.PARTS, after, strict=True):
+for name, marks in zip(PARTS, after, strict=True):
     print(f"{name:5}: {marks.words()}")
 
 with picture("spam", width=9, height=3.5) as figure:
@@ -321,7 +322,7 @@ def look(model: Classifier, batches: DataLoader, most: int | None = None) -> tup
     return sum(means) / len(means), 100 * right / rows
 
 
-def the_books_run(trunk: nn.Module, parts: Split, *, epochs: int = 5) -> dict[str, dict[str, float]]:
+def the_books_run(trunk: nn.Module, parts: Split[Labelled], *, epochs: int = 5) -> dict[str, dict[str, float]]:
     """Sections 6.5 to 6.7: what is measured before, on the way and at the end."""
     names = ("train", "validation", "test")
     width = max(len(tokenizer.encode(row.text)) for row in parts.train)
