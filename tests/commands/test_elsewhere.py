@@ -4,11 +4,10 @@ A block that needs a program which is not installed is passed over, and named in
 """
 
 import importlib.util
-import os
 import re
 import shlex
-import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -31,20 +30,19 @@ def needed(text: str) -> set[str]:
     return modules | ({"gguf"} if WRITES_GGUF.search(text) else set())
 
 
-def programs() -> list[tuple[int, str, list[str]]]:
-    """Line, text and words of each thing to run, in the order of the page."""
+def runs() -> list[tuple[str, str, list[str]]]:
+    """Place, text and words of each thing to run, in the order of the page."""
     found = []
     for block in blocks():
-        if block.language == "python":
-            found.append((block.line, block.text, [sys.executable, "-c", block.text]))
-        elif block.language == "bash":
-            found += [(block.line, line, [sys.executable, "-m", *shlex.split(line)]) for line in block.commands]
+        texts = [block.text] if block.language == "python" else block.commands
+        for text, words in zip(texts, readme.programs(block), strict=block.language in {"python", "bash"}):
+            found.append((f"elsewhere.md:{block.line}", text, words))
     return found
 
 
 def test_every_command_that_is_not_skipped_is_ours():
-    words = [words for _, _, words in programs() if words[1] == "-m"]
-    assert words and all(line[2] == "groundup" for line in words)
+    words = [shlex.split(line) for block in blocks() if block.language == "bash" for line in block.commands]
+    assert words and all(line[0] == "groundup" for line in words)
     assert {line[line.index("--to") + 1] for line in words if "--to" in line} == {"hf", "gguf", "ollama", "tiktoken"}
 
 
@@ -57,23 +55,21 @@ def test_what_a_block_needs_is_seen():
 
 @pytest.mark.slow
 def test_the_page_works(tmp_path: Path):
-    path = [str(survey.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "COLUMNS": "100"}
-    failures, left_out, ran = [], [], 0
-    for line, text, words in programs():
+    """Commands that follow each other share a process; Python starts its own, which knows nothing of Groundup."""
+    failures, left_out, here = [], [], []
+    for place, text, words in runs():
         missing = [name for name in needed(text) if importlib.util.find_spec(name) is None]
         if missing:
-            left_out.append(f"line {line}: {', '.join(missing)} is not installed")
-            continue
-        ran += 1
-        done = subprocess.run(
-            words, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=600, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        if done.returncode:
-            shown = done.stdout[-1500:] + done.stderr[-1500:]
-            failures.append(f"elsewhere.md:{line}: {text}\nexit {done.returncode}\n{shown}")
+            left_out.append(f"{place}: {', '.join(missing)} is not installed")
+        else:
+            here.append((place, words))
+    for python, part in groupby(here, key=lambda one: one[1][1] == "-c"):
+        group = list(part)
+        for some in [[one] for one in group] if python else [group]:
+            done = readme.run(some[0][1], tmp_path) if python else readme.run_together(some, tmp_path)
+            if done.returncode:
+                failures.append(f"{some[0][0]}: exit {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
     assert not failures, "\n\n".join(failures)
-    assert ran >= 4  # training, hf, tiktoken and its lines
+    assert len(here) >= 4  # training, hf, tiktoken and its lines
     if left_out:
         print("not run:", *left_out, sep="\n  ")

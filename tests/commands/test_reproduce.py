@@ -2,10 +2,12 @@
 
 import json
 import re
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from groundup import cli, figures
 from groundup.commands import reproduce
@@ -88,11 +90,21 @@ def test_a_flipped_causal_mask_is_seen_in_at_least_20_figures(monkeypatch: pytes
         scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
         return scores.masked_fill(~later, -torch.inf).softmax(dim=-1) @ v
 
-    lessons = ["causal_mask", "attention_dropout", "many_heads", "gpt", "greedy_text", "loss"]
-    before = reproduce.run(Reproduce(figures=lessons)).counts
+    class First(DataLoader):
+        """The first batch of every loader: the mean loss over nine is asked of `test_ladder`, not here."""
+
+        def __iter__(self):
+            return islice(super().__iter__(), 1)
+
+    monkeypatch.setattr("torch.utils.data.DataLoader", First)
+    lessons = ("causal_mask", "attention_dropout", "many_heads", "averaging", "loss")
+    shown = [one.id for one in figures.load().values() if one.lesson in lessons]
+    asked = [id for id in shown if not id.endswith(".loader_losses")]
+    before = reproduce.run(Reproduce(figures=asked)).counts
     assert "differs" not in before and "failed" not in before
     monkeypatch.setattr(gpt, "attention", backwards)
     for place in (torch, torch.Tensor):
         monkeypatch.setattr(place, "tril", lambda x, diagonal=0: upper(x, -diagonal))
         monkeypatch.setattr(place, "triu", lambda x, diagonal=0: lower(x, -diagonal))
-    assert reproduce.run(Reproduce(figures=lessons)).counts["differs"] >= 20
+    after = reproduce.run(Reproduce(figures=asked)).counts
+    assert after["differs"] >= 20 and "failed" not in after

@@ -1,17 +1,41 @@
-"""Reads README.md: its fenced blocks, the commands in them, and the notes to the tests that stand before a block.
+"""Reads a page: its fenced blocks, the commands in them, the notes to the tests before a block; and runs what it shows.
 
 A note is a comment on the line before the fence, and always gives its reason:
 
     <!-- test: skip because it needs a server that answers -->
     <!-- test: with --steps 20 because the full run takes twenty minutes -->
     <!-- test: needs sample data because it names a public text -->
+
+What stands behind `with` changes how much is done, nothing else: each flag is one of `BUDGETS`, its number is below the
+one that the page shows, and all the rest of the command runs as a reader would type it.
 """
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import survey
+
+ENDS = ("--steps", "--minutes", "--epochs")  # say when training ends; each excludes the others
+BUDGETS = (*ENDS, "--limit", "--eval-tokens", "--data")  # of --data only the count: harbor:200 for harbor:2000
+SHELL = {"bash", "console", "sh", "shell"}
+DATA = Path(os.environ.get("GROUNDUP_DATA", survey.ROOT.parent / "shared" / "data"))
+ONE_BY_ONE = """
+import json, sys
+from groundup.cli import main
+
+for place, words in json.loads(sys.argv[1]):
+    print(f"=== {place}: {words}", flush=True)
+    status = main(words[1:]) if words[0] == "groundup" else exec(words[1], {})
+    if status:
+        sys.exit(f"{place}: {words}: exit {status}")
+"""
 COMMANDS = ("groundup", "make", "pip", "git", "python", "cd", "source")
 NOTE = re.compile(r"<!-- test: (?P<kind>skip|with|needs sample data)(?P<words>.*?) because (?P<reason>\S.*?) -->$")
 FENCE = re.compile(r"^```(\w*)\s*$")
@@ -70,19 +94,98 @@ def _note(line: str) -> tuple[str, str]:
     return note["kind"], note["words"].strip()
 
 
-def changed(command: str, words: str) -> list[str]:
-    """A command's words with some flags set otherwise: replaced where they stand, else added.
+def changed(lines: Sequence[str], note: str) -> list[list[str]]:
+    """The words of commands, with the numbers of a note in place of theirs, wherever the same flag has the same form.
 
-    >>> changed("groundup pretrain --steps 2000 --out runs/a", "--steps 20 --eval-tokens 1000")
-    ['groundup', 'pretrain', '--steps', '20', '--out', 'runs/a', '--eval-tokens', '1000']
+    A flag that no command shows is added, if there is one command alone. A note without effect is an error.
+
+    >>> changed(["groundup pretrain --data harbor:2000 --minutes 30", "groundup info a"], "--steps 2 --data harbor:9")
+    [['groundup', 'pretrain', '--data', 'harbor:9', '--steps', '2'], ['groundup', 'info', 'a']]
+    >>> changed(["groundup pretrain --steps 2000"], "--steps 20 --eval-tokens 1000")
+    [['groundup', 'pretrain', '--steps', '20', '--eval-tokens', '1000']]
     """
-    result, extra = shlex.split(command), shlex.split(words)
-    for flag, value in zip(extra[::2], extra[1::2], strict=True):
-        if flag in result:
-            result[result.index(flag) + 1] = value
-        else:
-            result += [flag, value]
+    result, words = [shlex.split(line, comments=True) for line in lines], shlex.split(note)
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        if flag not in BUDGETS:
+            raise ValueError(f"a note changes how much is done ({', '.join(BUDGETS)}), not {flag}")
+        replaced = [_replace(command, flag, value) for command in result]
+        if not any(replaced):
+            if len(result) != 1 or flag == "--data" or flag in result[0]:
+                raise ValueError(f"none of {list(lines)} has a place for the note's {flag} {value}")
+            result[0] += [flag, value]
     return result
+
+
+def _replace(command: list[str], flag: str, value: str) -> bool:
+    """Put a flag of a note into a command that shows the like; whether it did."""
+    for place, shown in enumerate(command[:-1]):
+        old = command[place + 1]
+        same = shown == flag and _form(old) == _form(value)
+        other_end = flag in ENDS and shown in ENDS and shown != flag and _form(old) == "#"
+        if same and _count(value) >= _count(old):
+            raise ValueError(f"a note asks for less than the page, not {flag} {value} for {old}")
+        if same or other_end:
+            command[place : place + 2] = [flag, value]
+            return True
+    return False
+
+
+def _form(value: str) -> str:
+    """What has to be the same in a note and on the page: all but the first number, which is the count."""
+    return re.sub(r"(?<![a-z])\d+", "#", value, count=1)
+
+
+def _count(value: str) -> int:
+    found = re.search(r"(?<![a-z])\d+", value)
+    return int(found[0]) if found else 0
+
+
+def changed_python(code: str, note: str) -> str:
+    """The same for a call from Python.
+
+    >>> changed_python("groundup.pretrain(steps=30, size='1m')", "--steps 2")
+    "groundup.pretrain(steps=2, size='1m')"
+    """
+    words = shlex.split(note)
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        name = flag.removeprefix("--").replace("-", "_")
+        shown = re.search(rf"\b{name}=(\d+)\b", code)
+        if flag not in BUDGETS or not shown or int(value) >= int(shown[1]):
+            raise ValueError(f"the code has no place for the note's {flag} {value}, or it asks for no less")
+        code = code[: shown.start(1)] + value + code[shown.end(1) :]
+    return code
+
+
+def programs(block: Block) -> list[list[str]]:
+    """What to run for a block: its Python as a whole, or its `groundup` commands one by one, by this Python."""
+    note = block.words if block.kind == "with" else ""
+    if block.language == "python":
+        return [[sys.executable, "-c", changed_python(block.text, note)]]
+    lines = [line for line in block.commands if shlex.split(line)[0] == "groundup"] if block.language in SHELL else []
+    return [[sys.executable, "-m", *words] for words in changed(lines, note)]
+
+
+def run(words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """One process, as a reader would start it."""
+    path = os.pathsep.join([str(survey.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=os.environ | {"GROUNDUP_DATA": str(DATA), "PYTHONPATH": path, "COLUMNS": "100"},
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=900,
+    )
+
+
+def run_together(found: Sequence[tuple[str, list[str]]], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Places and programs, one after the other in one process, which saves starting each by itself."""
+    short = [(place, words[2:] if words[1] == "-m" else words[1:]) for place, words in found]
+    done = run([sys.executable, "-c", ONE_BY_ONE, json.dumps(short)], folder)
+    if not done.returncode and done.stdout.count("=== ") != len(found):
+        done.returncode, done.stderr = 1, done.stderr + "\nnot every command was run"
+    return done
 
 
 def targets(makefile: Path) -> set[str]:

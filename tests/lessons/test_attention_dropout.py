@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.lessons.ladder import run
 from groundup.model.dropout import Dropout
 from groundup.model.gpt import attention
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return run("attention_dropout")
+def lesson(climb):
+    return climb("attention_dropout")
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])

@@ -5,13 +5,12 @@ import math
 import pytest
 import torch
 
-from groundup.lessons.ladder import run
 from groundup.model.gpt import attention_by_hand
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return run("attention_scores")
+def lesson(climb):
+    return climb("attention_scores")
 
 
 def dot(one: list[float], other: list[float]) -> float:

@@ -5,13 +5,12 @@ import math
 import pytest
 import torch
 
-from groundup.lessons.ladder import run
 from groundup.losses import cross_entropy
 
 
 @pytest.fixture(scope="module")
-def rung() -> dict:
-    return run("autograd")
+def rung(climb) -> dict:
+    return climb("autograd")
 
 
 def test_gradients_by_hand_by_torch_and_by_small_steps(rung: dict):

@@ -2,7 +2,6 @@
 
 import torch
 
-from groundup.lessons.ladder import run
 from groundup.model.gpt import attention, attention_by_hand
 
 
@@ -25,9 +24,9 @@ def test_three_ways_and_the_library_give_the_same_means():
         torch.testing.assert_close(found, means, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_the_rung_makes_the_same_weights_twice():
+def test_the_rung_makes_the_same_weights_twice(climb):
     """A16: triangle and masked softmax are one matrix, whose row t holds 1 / (t + 1) as far as t."""
-    lesson = run("averaging")
+    lesson = climb("averaging")
     expected = torch.tensor([[1 / (row + 1) if column <= row else 0.0 for column in range(8)] for row in range(8)])
     torch.testing.assert_close(lesson["weights"], expected)
     torch.testing.assert_close(lesson["softened"], expected)

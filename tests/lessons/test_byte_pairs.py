@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup import tokens
-from groundup.lessons.ladder import run
 from groundup.tokens import bpe
 
 
@@ -23,8 +22,8 @@ def data(data_dir: Path):
 
 
 @pytest.fixture(scope="module")
-def lesson(data) -> dict:
-    return run("byte_pairs")
+def lesson(data, climb) -> dict:
+    return climb("byte_pairs")
 
 
 @pytest.fixture(scope="module")

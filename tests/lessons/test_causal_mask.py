@@ -5,15 +5,14 @@ import math
 import pytest
 import torch
 
-from groundup.lessons.ladder import run
 from groundup.model.gpt import attention, attention_by_hand
 
 SCORES = torch.randn(7, 7, generator=torch.Generator().manual_seed(4)) * 3
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return run("causal_mask")
+def lesson(climb):
+    return climb("causal_mask")
 
 
 @pytest.fixture(scope="module")

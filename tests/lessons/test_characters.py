@@ -7,16 +7,15 @@ import torch
 from groundup import tokens
 from groundup.batches import RandomWindows, next_token
 from groundup.errors import TokenizerError
-from groundup.lessons.ladder import run
 from groundup.model import ModelConfig, build
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     """The variables of the rung."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("characters")
+        return climb("characters")
 
 
 def test_one_id_per_character_there_and_back(lesson):

@@ -79,7 +79,7 @@ def test_a_model_alone_is_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_more_epoch_in_a_new_process(data_dir, tmp_path, monkeypatch):
+def test_one_more_epoch_in_a_new_process(data_dir, tmp_path, monkeypatch, climb):
     """P10: another Python reads the run folder and goes on as this one would; in the lesson the loss falls further."""
     torch.manual_seed(3)
     model, optimizer = begun()
@@ -101,7 +101,7 @@ print(json.dumps(twin.walk(model, optimizer, 3)))
     assert json.loads(said.splitlines()[-1]) == onward
 
     monkeypatch.setenv("GROUNDUP_DATA", str(data_dir))
-    lesson = run("checkpoints")
+    lesson = climb("checkpoints")
     first, second = lesson["first"], lesson["second"]
     assert lesson["later"]["losses"] == second
     assert sum(second) / len(second) < sum(first) / len(first) - 0.2
@@ -117,10 +117,10 @@ def test_galore_and_continued_pretraining_have_a_paragraph():
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("openai_weights")
+        yield climb("openai_weights")
 
 
 def arrays() -> dict[str, torch.Tensor]:

@@ -10,12 +10,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from groundup.batches import Loader, Windows
-from groundup.lessons.ladder import run
 
 
 @pytest.fixture(scope="module")
-def rung() -> dict:
-    return run("data_loaders")
+def rung(climb) -> dict:
+    return climb("data_loaders")
 
 
 def test_batches_hold_every_row_once(rung: dict):

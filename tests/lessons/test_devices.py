@@ -6,12 +6,11 @@ import torch
 from groundup import machine
 from groundup.batches import next_token
 from groundup.errors import SettingsError
-from groundup.lessons.ladder import run
 
 
 @pytest.fixture(scope="module")
-def rung() -> dict:
-    return run("devices")
+def rung(climb) -> dict:
+    return climb("devices")
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,23 @@
 """Rung `embeddings`: look-ups are matrix products, places are added, fixed places know distances."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 from groundup.model.gpt import GPT, rotate, rotation_at
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir: Path) -> dict:
+def lesson(data_dir: Path, climb: Callable) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("embeddings")
+        return climb("embeddings")
 
 
 def model(**settings) -> GPT:

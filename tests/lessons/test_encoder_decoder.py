@@ -4,12 +4,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import run
 from groundup.model import ModelConfig, build
 from groundup.model.gpt import attention, attention_by_hand
 
 WAYS = pytest.mark.parametrize("way", [attention, attention_by_hand])
 EVERYONE = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+
+
+@pytest.fixture(scope="module")
+def lesson(climb):
+    """The variables of the rung."""
+    return climb("encoder_decoder")
 
 
 def drawn(*shape: int, seed: int) -> torch.Tensor:
@@ -30,9 +35,9 @@ def test_a_decoder_sees_the_past_and_an_encoder_everything(way):
     torch.testing.assert_close(way(q, k, v, EVERYONE), F.scaled_dot_product_attention(q, k, v))
 
 
-def test_the_rung_and_the_network_keep_the_rule():
+def test_the_rung_and_the_network_keep_the_rule(lesson):
     """A19: the rung's head with and without mask, and the whole GPT, whose logits never know the future."""
-    head, x = (lesson := run("encoder_decoder"))["Head"](32, 16), drawn(2, 6, 32, seed=1)
+    head, x = lesson["Head"](32, 16), drawn(2, 6, 32, seed=1)
     other = x.clone()
     other[:, -1] += 1
     assert lesson["moved"](head(x, causal=True), head(other, causal=True)) == [False] * 5 + [True]
@@ -47,7 +52,7 @@ def test_the_rung_and_the_network_keep_the_rule():
 
 @WAYS
 @pytest.mark.parametrize(("asking", "asked"), [(6, 9), (9, 6)])
-def test_cross_attention_asks_another_text(way, asking, asked):
+def test_cross_attention_asks_another_text(way, asking, asked, lesson):
     """A20: queries (B, H, T, K) from x, keys and values (B, H, S, K) from y; the answer has the length of x."""
     q, k, v = drawn(2, 4, asking, 8, seed=1), drawn(2, 4, asked, 8, seed=2), drawn(2, 4, asked, 8, seed=3)
     across = torch.ones(1, 1, asking, asked, dtype=torch.bool)
@@ -58,7 +63,7 @@ def test_cross_attention_asks_another_text(way, asking, asked):
     torch.testing.assert_close(way(q[:, :, 2:3], k, v, across[:, :, :1])[:, :, 0], answer[:, :, 2])
     moved = (way(q, k, v + 1, across) - answer).abs().amax(dim=(0, 1, 3))
     assert (moved > 1e-6).all()
-    head = run("encoder_decoder")["Head"](32, 16)
+    head = lesson["Head"](32, 16)
     assert head(drawn(2, asking, 32, seed=4), drawn(2, asked, 32, seed=5)).shape == (2, asking, 16)
 
 

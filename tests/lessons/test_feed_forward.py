@@ -1,13 +1,13 @@
 """Rung `feed_forward`: rows of mean 0 and variance 1, the two forms of GELU, every token for itself."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 from groundup.model.gpt import FeedForward
@@ -16,8 +16,8 @@ CONFIG = ModelConfig(family="gpt2", vocabulary=8, context=8, width=6, layers=1, 
 
 
 @pytest.fixture(scope="module")
-def lesson() -> dict:
-    return run("feed_forward")
+def lesson(climb) -> dict:
+    return climb("feed_forward")
 
 
 def bend(values: list[float]) -> list[float]:
@@ -45,7 +45,7 @@ def test_layer_norm_by_hand(lesson: dict):
     torch.testing.assert_close(unbiased, worked * math.sqrt(5 / 6) * torch.arange(6.0), atol=1e-4, rtol=0)
 
 
-def test_gelu_by_its_formulas(lesson: dict, tmp_path: Path):
+def test_gelu_by_its_formulas(lesson: dict, tmp_path: Path, climb: Callable):
     """M03: the library bends by the tanh form, which is neither the exact one nor ReLU; the lesson plots all three."""
     values = [-3.0, -1.0, -0.1, 0.0, 0.5, 2.0]
     tanh = [0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) for x in values]
@@ -57,7 +57,7 @@ def test_gelu_by_its_formulas(lesson: dict, tmp_path: Path):
         assert lesson[name](torch.tensor(values)).tolist() == pytest.approx(worked, abs=1e-6)
     slope: Tensor = lesson["slope"](torch.relu, torch.tensor([-1.0, 2.0]))
     assert slope.tolist() == [0.0, 1.0]
-    run("feed_forward", pictures=tmp_path)
+    climb("feed_forward", pictures=tmp_path)
     assert (tmp_path / "feed_forward.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -2,15 +2,14 @@
 
 import pytest
 
-from groundup.lessons.ladder import run
 from groundup.report.read import load
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("feedback")
+        yield climb("feedback")
 
 
 def test_the_reward_model_knows_what_people_like(lesson):

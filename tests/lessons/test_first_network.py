@@ -8,14 +8,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from groundup.checkpoint.folder import write_tensors
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import count_parameters, from_name
 
 
 @pytest.fixture(scope="module")
-def rung() -> dict:
-    return run("first_network")
+def rung(climb) -> dict:
+    return climb("first_network")
 
 
 def test_forward_by_hand(rung: dict):

@@ -1,5 +1,6 @@
 """Rung `gpt`: the frame, all settings, counts and bytes of every size, three dropout rates."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig, count_parameters, from_name
 from groundup.model.gpt import GPT, Block
@@ -27,10 +27,10 @@ def parameters(module: torch.nn.Module) -> int:
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir: Path) -> dict:
+def lesson(data_dir: Path, climb: Callable) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("gpt")
+        return climb("gpt")
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ from torch import nn
 
 from groundup import machine
 from groundup.batches import Batch
-from groundup.lessons.ladder import run
 from groundup.train.loop import steps
 
 
@@ -41,9 +40,9 @@ def test_zero_grad_and_accumulation():
     assert walked([[0.4], [0.1, 0.1, 0.1]], accumulate=2) == pytest.approx(4.99825, abs=1e-6)  # 0.7 / 4, not 0.5 / 2
 
 
-def test_a_forgotten_zero_grad_never_comes_to_rest():
+def test_a_forgotten_zero_grad_never_comes_to_rest(climb):
     """P08: on the bowl (w - 3)^2 each cleared step leaves 0.9 of the way; uncleared, w swings around 3."""
-    roll = run("gradients")["roll"]
+    roll = climb("gradients")["roll"]
     torch.testing.assert_close(roll(clear=True, count=3), [5.0, 4.8, 4.62, 4.458])
     torch.testing.assert_close(roll(clear=False, count=3), [5.0, 4.8, 4.42, 3.898])  # gradients 4, 4 + 3.6, 7.6 + 2.84
     assert min(roll(clear=False, count=40)) < 1.5

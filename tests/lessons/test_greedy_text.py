@@ -1,5 +1,6 @@
 """Rung `greedy_text`: always the highest logit, never more than the context; text to ids and back as batches."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from groundup.generate import Sampler, generate, generate_by_hand
-from groundup.lessons.ladder import run
 from groundup.model import ModelConfig, build
 
 GREEDY = Sampler(temperature=0)
@@ -29,10 +29,10 @@ class Counter(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir: Path) -> dict:
+def lesson(data_dir: Path, climb: Callable) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("greedy_text")
+        return climb("greedy_text")
 
 
 def test_greedy_loop_reads_the_last_context_tokens():

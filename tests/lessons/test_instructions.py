@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from groundup import tokens
 from groundup.checkpoint import folder
 from groundup.evaluate import judge
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig, count_parameters, from_name
 from groundup.text import conversations
@@ -25,10 +24,10 @@ SMALL = ModelConfig(family="gpt2", vocabulary=50257, context=512, width=8, layer
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("instructions")
+        yield climb("instructions")
 
 
 def test_entries_are_divided_as_in_the_book(lesson, tmp_path):

@@ -1,6 +1,7 @@
 """Rung `loss`: the mean of -log p by hand, layouts that are refused, losses over loaders, the bill."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from groundup import losses
 from groundup.batches import Batch, Loader, Windows, sequential
 from groundup.errors import ModelError
 from groundup.evaluate import evaluate
-from groundup.lessons.ladder import run
 from groundup.model import BigramConfig, build
 
 LOGITS = [[[0.0, 1.0, 2.0], [0.5, -0.5, 3.0]], [[1.0, 1.0, 1.0], [4.0, 0.0, -1.0]]]  # (2, 2, 3)
@@ -46,10 +46,10 @@ def by_hand() -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir: Path) -> dict:
+def lesson(data_dir: Path, climb: Callable) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("loss")
+        return climb("loss")
 
 
 def test_negative_mean_of_logarithms():

@@ -8,7 +8,6 @@ from torch import nn
 
 from groundup import tokens
 from groundup.checkpoint import adapters, folder
-from groundup.lessons.ladder import run
 from groundup.model import build, lora
 from groundup.model.config import ModelConfig
 from groundup.model.lora import LoraConfig
@@ -18,10 +17,10 @@ X = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("low_rank")
+        yield climb("low_rank")
 
 
 def test_it_begins_as_the_base_and_learns(lesson):

@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from groundup.errors import ModelError
-from groundup.lessons.ladder import run
 from groundup.model.config import ModelConfig, from_name
 from groundup.model.gpt import Attention, attention
 
@@ -14,8 +13,8 @@ SMALL = ModelConfig(family="gpt2", vocabulary=2, context=8, width=12, layers=1, 
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return run("many_heads")
+def lesson(climb):
+    return climb("many_heads")
 
 
 @pytest.fixture

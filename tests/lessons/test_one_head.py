@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import find, run
+from groundup.lessons.ladder import find
 from groundup.model.gpt import attention, attention_by_hand
 
 
 @pytest.fixture(scope="module")
-def lesson():
+def lesson(climb):
     """The variables of the rung."""
-    return run("one_head")
+    return climb("one_head")
 
 
 def test_one_head_gathers_by_query_key_and_value(lesson):

@@ -5,14 +5,12 @@ import math
 import pytest
 import torch
 
-from groundup.lessons.ladder import run
-
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("policy_gradient")
+        yield climb("policy_gradient")
 
 
 def test_the_clipped_objective(lesson):

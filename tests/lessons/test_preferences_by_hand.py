@@ -4,15 +4,14 @@ import json
 
 import pytest
 
-from groundup.lessons.ladder import run
 from groundup.text import preferences
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("preferences")
+        yield climb("preferences")
 
 
 def test_preferred_counts_from_one(lesson, tmp_path):

@@ -15,8 +15,8 @@ slow = pytest.mark.slow  # starts processes, each of which loads torch
 
 
 @pytest.fixture(scope="module")
-def rung() -> dict:
-    return ladder.run("processes")
+def rung(climb) -> dict:
+    return climb("processes")
 
 
 @slow

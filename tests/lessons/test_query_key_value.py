@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from groundup.lessons.ladder import run
 from groundup.model.gpt import attention_by_hand
 
 TWO = torch.tensor([[0.0], [1.0]])  # two words of one number each
@@ -13,8 +12,8 @@ SEEN = torch.ones(1, 1, 2, 2, dtype=torch.bool)
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return run("query_key_value")
+def lesson(climb):
+    return climb("query_key_value")
 
 
 def by_hand(query: float, key: float, value: float) -> list[float]:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import run
 from groundup.model import ModelConfig, build
 from groundup.model.dropout import Dropout
 
@@ -12,11 +11,11 @@ SMALL = {"family": "gpt2", "vocabulary": 65, "context": 8, "width": 32, "heads":
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     """The variables of the rung."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("residuals")
+        return climb("residuals")
 
 
 def test_a_shortcut_passes_everything_on(lesson):

@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.lessons.ladder import run
-
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("reward_model")
+        yield climb("reward_model")
 
 
 def test_the_network_of_the_notes(lesson):

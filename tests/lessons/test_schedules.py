@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.lessons.ladder import run
 from groundup.optim import Schedule, clip
 
 pytestmark = pytest.mark.slow  # the network of the book, drawn twice
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("schedules")
+        yield climb("schedules")
 
 
 def test_the_table_of_the_warm_up():

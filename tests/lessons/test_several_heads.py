@@ -4,17 +4,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import run
 from groundup.model import ModelConfig, build
 from groundup.model.gpt import FeedForward
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     """The variables of the rung."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("several_heads")
+        return climb("several_heads")
 
 
 def test_position_and_token_table_make_logits(lesson):

@@ -3,9 +3,14 @@
 import pytest
 import torch
 
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
+
+
+@pytest.fixture(scope="module")
+def lesson(climb):
+    """The variables of the rung."""
+    return climb("shortcuts")
 
 
 def silent(model: torch.nn.Module) -> None:
@@ -34,9 +39,9 @@ def test_blocks_add_to_what_came_in():
     assert not torch.allclose(before, after)
 
 
-def test_only_shortcuts_carry_the_gradient_through_a_deep_network():
+def test_only_shortcuts_carry_the_gradient_through_a_deep_network(lesson):
     """M05: with 20 layers in place of the figure's five, by the chain rule nothing is left without shortcuts."""
-    lesson, sizes, sample = run("shortcuts"), [3] * 20 + [1], torch.tensor([[1.0, 0.0, -1.0]])
+    sizes, sample = [3] * 20 + [1], torch.tensor([[1.0, 0.0, -1.0]])
     ratios = {}
     for shortcut in (False, True):
         torch.manual_seed(1)
@@ -46,9 +51,8 @@ def test_only_shortcuts_carry_the_gradient_through_a_deep_network():
     assert ratios[False] < 1e-6 and ratios[True] > 1e-2
 
 
-def test_the_ten_means_are_derivatives():
+def test_the_ten_means_are_derivatives(lesson):
     """M05: the mean gradients of the lesson against differences of the loss, weight by weight."""
-    lesson = run("shortcuts")
     torch.manual_seed(123)
     model = lesson["Deep"]([3, 3, 3, 3, 3, 1], shortcut=True).double()
     sample = torch.tensor([[1.0, 0.0, -1.0]]).double()

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from groundup import tokens
 from groundup.checkpoint import folder
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 from groundup.model.heads import Classifier, HeadConfig
@@ -22,10 +21,10 @@ SMALL = ModelConfig(family="gpt2", vocabulary=50257, context=128, width=8, layer
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir):
+def lesson(data_dir, climb):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        yield run("spam")
+        yield climb("spam")
 
 
 def few(lesson, count: int = 24) -> Split:

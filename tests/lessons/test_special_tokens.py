@@ -1,13 +1,13 @@
 """Rung `special_tokens`: the unknown word has an id, others can be added, and the loss does not see filler."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from groundup import batches, losses, tokens
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 from groundup.tokens.simple import PUNCTUATION_BOOK, Words
@@ -16,10 +16,10 @@ EXTRA = ["[BOS]", "[EOS]", "[PAD]"]
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir: Path) -> dict:
+def lesson(data_dir: Path, climb: Callable) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("special_tokens")
+        return climb("special_tokens")
 
 
 def test_unknown_words_and_ends_of_text_have_ids(lesson: dict) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from groundup.generate import Sampler, generate
 from groundup.generate.sample import draw, top_k, top_p
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 
@@ -17,8 +16,8 @@ FORWARD, PIZZA, TOWARD = 3, 6, 7
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return run("temperature")
+def lesson(climb):
+    return climb("temperature")
 
 
 @pytest.fixture(scope="module")

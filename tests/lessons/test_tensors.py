@@ -7,13 +7,12 @@ import torch
 
 from groundup import cli
 from groundup.batches import next_token
-from groundup.lessons.ladder import run
 from groundup.machine import devices
 
 
 @pytest.fixture(scope="module")
-def rung() -> dict:
-    return run("tensors")
+def rung(climb) -> dict:
+    return climb("tensors")
 
 
 def test_one_command_prints_versions_and_devices(capsys: pytest.CaptureFixture[str]):

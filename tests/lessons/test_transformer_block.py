@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 from groundup.model.gpt import Block, GatedFeedForward, RMSNorm
@@ -16,8 +15,8 @@ CONFIG = ModelConfig(family="gpt2", vocabulary=9, context=8, width=12, layers=1,
 
 
 @pytest.fixture(scope="module")
-def lesson() -> dict:
-    return run("transformer_block")
+def lesson(climb) -> dict:
+    return climb("transformer_block")
 
 
 @pytest.fixture

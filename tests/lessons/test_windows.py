@@ -1,6 +1,7 @@
 """Rung `windows`: which ids stand in which window, in which order, and what fills a short row."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,15 @@ import pytest
 import torch
 
 from groundup import batches, losses
-from groundup.lessons.ladder import run
 from groundup.model import build
 from groundup.model.config import ModelConfig
 
 
 @pytest.fixture(scope="module")
-def lesson(data_dir: Path) -> dict:
+def lesson(data_dir: Path, climb: Callable) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_DATA", str(data_dir))
-        return run("windows")
+        return climb("windows")
 
 
 def epoch(length: int, stride: int, ids: int = 40) -> batches.Batch:

@@ -7,7 +7,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundup.errors import TokenizerError
-from groundup.lessons.ladder import run
 from groundup.lessons.rung import story
 from groundup.tokens.simple import PUNCTUATION, PUNCTUATION_BOOK, Words, split_words
 
@@ -23,8 +22,8 @@ def data(data_dir: Path):
 
 
 @pytest.fixture(scope="module")
-def lesson(data) -> dict:
-    return run("words")
+def lesson(data, climb) -> dict:
+    return climb("words")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ ORDER = {"accuracy": "pairs in the right order", "margin": "margin"}
 MARKS: dict[str, dict[str, str]] = {
     "reward": ORDER,
     "dpo": ORDER | {"drift": "drift, nats per answer"},
-    "ppo": {"reward": "reward", "right": "exactly right", "length": "tokens"},
+    "ppo": {"reward": "reward", "right": "exactly right", "length": "tokens an answer"},
 }
 
 
