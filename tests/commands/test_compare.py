@@ -19,10 +19,11 @@ from groundup.checkpoint import folder
 from groundup.commands import compare, compare_answers, compare_distances, compare_page, respond
 from groundup.commands.compare_answers import Asked, Board, Contender, Written
 from groundup.errors import CheckpointError, DataError, GroundupError, SettingsError, TokenizerError
-from groundup.evaluate import judge_server, scoring
+from groundup.evaluate import scoring
 from groundup.evaluate.answers import asked
 from groundup.evaluate.compare import Column, scored
-from groundup.evaluate.judge import read as read_answers
+from groundup.evaluate.judge import server as judge_server
+from groundup.evaluate.judge.scores import read as read_answers
 from groundup.generate.chat import answers, ending, template_of, with_tokens_of
 from groundup.model import ModelConfig, build
 from groundup.model.heads import Classifier, HeadConfig

@@ -13,7 +13,7 @@ from groundup.commands.compare_answers import ABOUT, Asked, Board, Contender, Wr
 from groundup.errors import SettingsError
 from groundup.evaluate.answers import asked
 from groundup.evaluate.compare import Column, Divergence, scored
-from groundup.evaluate.judging import Check
+from groundup.evaluate.judge.reliability import Check
 from groundup.settings import Compare
 from groundup.text.conversations import Conversation
 

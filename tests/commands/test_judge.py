@@ -17,9 +17,9 @@ from groundup import cli
 from groundup.checkpoint import consumers
 from groundup.commands.judge import Result, _wish, run, show
 from groundup.errors import DataError, GroundupError, SettingsError
-from groundup.evaluate import judge_server
-from groundup.evaluate.judge import ANSWER
-from groundup.evaluate.judges import key_for
+from groundup.evaluate.judge import server as judge_server
+from groundup.evaluate.judge.places import key_for
+from groundup.evaluate.judge.scores import ANSWER
 from groundup.settings import Judge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))

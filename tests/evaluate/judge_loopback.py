@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from groundup.evaluate.judge_server import Reply
-from groundup.evaluate.judging import Scale
+from groundup.evaluate.judge.asking import Scale
+from groundup.evaluate.judge.server import Reply
 
 Reader = Callable[[str], str | Exception]
 MODELS = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from groundup.errors import DataError, SettingsError, UserError
 from groundup.evaluate.answers import entry
-from groundup.evaluate.judge import by_question, check, duel, read, score, shuffled
-from groundup.evaluate.judge_bench import Bench, Request, Verdicts
-from groundup.evaluate.judge_server import Failed, TooLong
-from groundup.evaluate.judging import Answered, scale
+from groundup.evaluate.judge.asking import Answered, scale
+from groundup.evaluate.judge.bench import Bench, Request, Verdicts
+from groundup.evaluate.judge.scores import by_question, check, duel, read, score, shuffled
+from groundup.evaluate.judge.server import Failed, TooLong
 from groundup.text.conversations import Conversation
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,23 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundup.errors import DataError
-from groundup.evaluate.judging import (
-    RUBRIC,
-    Answered,
-    alpha,
-    area,
-    check_rubric,
-    checked,
-    checked_pairs,
-    interval,
-    mean,
-    opening,
-    prompt,
-    repeated,
-    scale,
-    verdict,
-    worth,
-)
+from groundup.evaluate.judge.asking import RUBRIC, Answered, check_rubric, opening, prompt, scale, worth
+from groundup.evaluate.judge.reliability import alpha, area, checked, checked_pairs, interval, mean, repeated, verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from judge_loopback import parts  # noqa: E402

@@ -12,10 +12,10 @@ import torch
 from groundup import tokens
 from groundup.checkpoint import folder
 from groundup.errors import CheckpointError, GroundupError, SettingsError
-from groundup.evaluate.judge_local import Local, continuations, fingerprint
-from groundup.evaluate.judge_server import Failed, Gone, TooLong
-from groundup.evaluate.judges import Ollama, OpenAI, Wish, key_for, ollama_address, opened
-from groundup.evaluate.judging import Answered, prompt, scale
+from groundup.evaluate.judge.asking import Answered, prompt, scale
+from groundup.evaluate.judge.local import Local, continuations, fingerprint
+from groundup.evaluate.judge.places import Ollama, OpenAI, Wish, key_for, ollama_address, opened
+from groundup.evaluate.judge.server import Failed, Gone, TooLong
 from groundup.model import BigramConfig, ModelConfig, build
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.evaluate import judge_server
-from groundup.evaluate.judge import score
-from groundup.evaluate.judge_bench import Bench, Verdicts
-from groundup.evaluate.judge_server import Failed, Gone, Server
-from groundup.evaluate.judges import Ollama, OpenAI
-from groundup.evaluate.judging import Answered, prompt, scale
+from groundup.evaluate.judge import server as judge_server
+from groundup.evaluate.judge.asking import Answered, prompt, scale
+from groundup.evaluate.judge.bench import Bench, Verdicts
+from groundup.evaluate.judge.places import Ollama, OpenAI
+from groundup.evaluate.judge.scores import score
+from groundup.evaluate.judge.server import Failed, Gone, Server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
 from judge_loopback import Answer, Asked, Handler, Loopback, right, says, serving, status  # noqa: E402

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from groundup import tokens
 from groundup.checkpoint import folder
-from groundup.evaluate import judge
+from groundup.evaluate.judge import scores as judge
 from groundup.model import build
 from groundup.model.config import ModelConfig, count_parameters, from_name
 from groundup.text import conversations

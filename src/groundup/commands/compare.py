@@ -20,7 +20,7 @@ from groundup.commands.compare_answers import Asked, Board, Contender, Written, 
 from groundup.errors import SettingsError
 from groundup.evaluate.answers import exact
 from groundup.evaluate.compare import Column, Divergence, Gap, Spread, Wins
-from groundup.evaluate.judging import Check
+from groundup.evaluate.judge.reliability import Check
 from groundup.generate import Sampler
 from groundup.lock import locked
 from groundup.settings import Compare

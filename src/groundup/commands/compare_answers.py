@@ -23,7 +23,7 @@ from groundup.commands.chat import opened
 from groundup.errors import CheckpointError, DataError, SettingsError, TokenizerError
 from groundup.evaluate.answers import Question, asked, entry
 from groundup.evaluate.compare import Divergence
-from groundup.evaluate.judge import ANSWER
+from groundup.evaluate.judge.scores import ANSWER
 from groundup.generate import Sampler
 from groundup.generate.chat import ending
 from groundup.generate.decode import Step, generate

@@ -16,10 +16,11 @@ from groundup.commands import compare_votes
 from groundup.commands.compare_answers import Asked, Board, answers_file, fingerprint
 from groundup.errors import UserError
 from groundup.evaluate.compare import Column, scored
-from groundup.evaluate.judge import check, duel, read
-from groundup.evaluate.judge_bench import Bench, Verdicts
-from groundup.evaluate.judges import OPENAI_KEY, Judge, Wish, opened
-from groundup.evaluate.judging import Answered, Check, Scale, prompt, scale
+from groundup.evaluate.judge.asking import Answered, Scale, prompt, scale
+from groundup.evaluate.judge.bench import Bench, Verdicts
+from groundup.evaluate.judge.places import OPENAI_KEY, Judge, Wish, opened
+from groundup.evaluate.judge.reliability import Check
+from groundup.evaluate.judge.scores import check, duel, read
 from groundup.rollouts.prompts import Answer, Prompt, RewardFunction
 from groundup.rollouts.rewards import parse
 from groundup.settings import Compare

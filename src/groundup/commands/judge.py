@@ -15,10 +15,11 @@ from pathlib import Path
 
 from groundup.commands import judge_files
 from groundup.errors import DataError, SettingsError
-from groundup.evaluate.judge import Duel, Scores, by_question, check, duel, read, score, shuffled
-from groundup.evaluate.judge_bench import Bench, Cost, Verdicts
-from groundup.evaluate.judges import OPENAI_KEY, Wish, opened
-from groundup.evaluate.judging import FIT, RUBRIC, Answered, Check, Repeats, Scale, check_rubric, mean, scale
+from groundup.evaluate.judge.asking import RUBRIC, Answered, Scale, check_rubric, scale
+from groundup.evaluate.judge.bench import Bench, Cost, Verdicts
+from groundup.evaluate.judge.places import OPENAI_KEY, Wish, opened
+from groundup.evaluate.judge.reliability import FIT, Check, Repeats, mean
+from groundup.evaluate.judge.scores import Duel, Scores, by_question, check, duel, read, score, shuffled
 from groundup.lock import locked
 from groundup.settings import Judge
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.checkpoint.atomic import write_text
 from groundup.errors import SettingsError
-from groundup.evaluate.judge import Duel, Scores
-from groundup.evaluate.judge_server import short
+from groundup.evaluate.judge.scores import Duel, Scores
+from groundup.evaluate.judge.server import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

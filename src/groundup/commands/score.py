@@ -17,8 +17,9 @@ from typing import Any
 from groundup import machine as machines
 from groundup.checkpoint import atomic
 from groundup.errors import DataError, SettingsError, TokenizerError
-from groundup.evaluate import judge, scoring
+from groundup.evaluate import scoring
 from groundup.evaluate.answers import asked
+from groundup.evaluate.judge import scores as judge
 from groundup.evaluate.scoring import Read, RewardModel
 from groundup.journal import Progress
 from groundup.machine import Machine

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from groundup.errors import DataError
-from groundup.evaluate.judging import Check, mean_share
+from groundup.evaluate.judge.reliability import Check, mean_share
 
 DRAWS = 10_000  # samples of a bootstrap: its ends then move by about a hundredth of the interval's width
 BLOCK = 2**22  # numbers drawn at a time

@@ -31,12 +31,13 @@ from groundup.checkpoint.openai import open_source
 from groundup.checkpoint.source import fill
 from groundup.evaluate.answers import entry as answer_entry
 from groundup.evaluate.answers import matched
-from groundup.evaluate.judge import read as read_answers
-from groundup.evaluate.judge import score, shuffled
-from groundup.evaluate.judge_bench import Bench, Verdicts
-from groundup.evaluate.judge_server import Gone
-from groundup.evaluate.judges import Wish, opened
-from groundup.evaluate.judging import Answered, checked, mean, prompt, scale, worth
+from groundup.evaluate.judge.asking import Answered, prompt, scale, worth
+from groundup.evaluate.judge.bench import Bench, Verdicts
+from groundup.evaluate.judge.places import Wish, opened
+from groundup.evaluate.judge.reliability import checked, mean
+from groundup.evaluate.judge.scores import read as read_answers
+from groundup.evaluate.judge.scores import score, shuffled
+from groundup.evaluate.judge.server import Gone
 from groundup.generate import chat
 from groundup.lessons.rung import bar, check, picture
 from groundup.model import build

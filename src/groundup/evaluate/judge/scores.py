@@ -1,7 +1,7 @@
 """A judge at work: answers are put to it, its verdicts kept, counted and compared; and before that it is judged itself.
 
 In: files of answers, a judge, a scale. Out: `Check` of the judge, `Scores` of a file, `Duel` of two.
-What is asked, and how often, is `judge_bench.py`'s.
+What is asked, and how often, is `bench.py`'s.
 """
 
 import io
@@ -17,13 +17,11 @@ from typing import Any
 
 from groundup.errors import DataError, SettingsError
 from groundup.evaluate.answers import asked
-from groundup.evaluate.judge_bench import Bench, Request, Verdict
-from groundup.evaluate.judge_server import short
-from groundup.evaluate.judging import (
-    Answered,
+from groundup.evaluate.judge.asking import Answered, Scale
+from groundup.evaluate.judge.bench import Bench, Request, Verdict
+from groundup.evaluate.judge.reliability import (
     Check,
     Repeats,
-    Scale,
     checked,
     checked_pairs,
     mean,
@@ -31,6 +29,7 @@ from groundup.evaluate.judging import (
     repeated,
     verdict,
 )
+from groundup.evaluate.judge.server import short
 from groundup.text import packed
 from groundup.text.conversations import Conversation, told
 from groundup.text.entries import messages_of

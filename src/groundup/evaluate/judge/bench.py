@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from groundup.errors import UserError
-from groundup.evaluate.judge_server import Failed, Reply, TooLong, short
-from groundup.evaluate.judges import Judge
-from groundup.evaluate.judging import LONGEST, Answered, Scale, prompt, worth
+from groundup.evaluate.judge.asking import LONGEST, Answered, Scale, prompt, worth
+from groundup.evaluate.judge.places import Judge
+from groundup.evaluate.judge.server import Failed, Reply, TooLong, short
 from groundup.journal import Progress
 
 Job = TypeVar("Job")

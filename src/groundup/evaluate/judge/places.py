@@ -1,7 +1,7 @@
 """The places a judge can be: Ollama, any server that speaks as OpenAI's does, a model of ours.
 
 In: a judge's name or address, prompts. Out: a `Reply` to each: its text, or for a model of ours what it is worth, and
-what it cost. What can go wrong between us and a server is `judge_server.py`'s.
+what it cost. What can go wrong between us and a server is `server.py`'s.
 
 Sources: Ollama, "API" (chat, structured outputs); OpenAI, "API reference: Create chat completion".
 """
@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from groundup.errors import SettingsError
-from groundup.evaluate.judge_local import Local
-from groundup.evaluate.judge_server import (
+from groundup.evaluate.judge.asking import REPLY, Scale
+from groundup.evaluate.judge.local import Local
+from groundup.evaluate.judge.server import (
     PAUSE,
     Failed,
     Gone,
@@ -29,7 +30,6 @@ from groundup.evaluate.judge_server import (
     is_here,
     short,
 )
-from groundup.evaluate.judging import REPLY, Scale
 
 REPLY_TOKENS = 512  # room for a model that thinks before it replies
 NOT_THE_QUESTION = {401, 403, 404, 405, 501}  # no other question would fare better
@@ -43,7 +43,7 @@ FRESH = 3600.0  # seconds in which a date that a server tells is taken for the t
 class Judge(Protocol):
     """`name` is for people. `identity` changes with whatever could change a reply.
 
-    `ours`: its probabilities are read instead of words (`judging.scale` with digits), so it says the same each time.
+    `ours`: its probabilities are read instead of words (`asking.scale` with digits), so it says the same each time.
     `left_out`: what it does not let us ask for, of temperature, seed and the length of a reply.
     `advice`: what to do where it fails at everything.
     """

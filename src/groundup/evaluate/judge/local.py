@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from groundup import machine as machines
 from groundup.checkpoint import folder
 from groundup.evaluate.choices import Pair, log_likelihoods
-from groundup.evaluate.judge_server import Failed, Reply, TooLong
-from groundup.evaluate.judging import Scale, opening
+from groundup.evaluate.judge.asking import Scale, opening
+from groundup.evaluate.judge.server import Failed, Reply, TooLong
 from groundup.generate.chat import template_of
 from groundup.generate.stream import start_ids
 from groundup.model import config_of
