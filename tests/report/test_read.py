@@ -13,6 +13,7 @@ from groundup.errors import DataError
 from groundup.journal import Journal
 from groundup.report.figures import figures
 from groundup.report.page import judge, single
+from groundup.report.parts import words_for
 from groundup.report.read import Run, Table, load
 from groundup.text.read import sources
 from groundup.tokens.prepare import prepare
@@ -139,3 +140,13 @@ def test_an_epoch_of_overlapping_windows():
 def test_records_come_sorted():
     table = Table([{"step": 2, "loss": 1.0}, {"step": 1, "loss": 2.0}, {"step": -1}])
     assert table.step.tolist() == [1, 2] and table.loss.tolist() == [2.0, 1.0]
+
+
+def test_of_a_run_of_adapters_the_numbers_in_them_are_known(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    rank = {"base_model.model.a.lora_A.weight": np.zeros((4, 32), np.float32), "b": np.zeros((16, 4), np.float32)}
+    save_file(rank, tmp_path / "model" / "adapter_model.safetensors")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "kind": "train", "loss": 1.0}\n')
+    run = load(tmp_path)
+    assert (run.parameters, run.adapters) == (None, 4 * 32 + 16 * 4)
+    assert words_for(figures(run))["parameters"] == "192 of adapters"

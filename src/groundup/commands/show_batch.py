@@ -309,7 +309,9 @@ def show(result: Result) -> None:
             else:
                 console.print(_coloured(part.tokens), soft_wrap=True)
         if row.filler:
-            console.print(f"_ {row.filler:,} places of filler", style="" if plain else TYPES["_"][0])
+            console.print(
+                f"_ {row.filler:,} place{'s' if row.filler > 1 else ''} of filler", style="" if plain else TYPES["_"][0]
+            )
     if result.html is not None:
         console.print(f"\nwritten to {result.html}", soft_wrap=True, markup=False)
 

@@ -192,7 +192,7 @@ def _token(token: Token) -> str:
 
 
 def _filler(places: int) -> list[Part]:
-    return [Part("filler", [Token(0, f"{places:,} places", "_")])] if places else []
+    return [Part("filler", [Token(0, f"{places:,} place{'s' if places > 1 else ''}", "_")])] if places else []
 
 
 def _class(mark: str) -> str:

@@ -32,6 +32,7 @@ class Figures:
     run: Path
     model: str
     parameters: int | None
+    adapters: int | None
     step: int
     planned: int | None
     tokens: int | None
@@ -65,6 +66,7 @@ def figures(run: Run) -> Figures:
         run=run.folder,
         model=model_name(run),
         parameters=run.parameters,
+        adapters=run.adapters,
         step=run.step,
         planned=run.planned,
         tokens=None if tokens is None else int(tokens),

@@ -60,6 +60,7 @@ def words_for(figures: Figures) -> dict[str, str]:
     def known(value: float | None, form: str) -> str:
         return "\u2013" if value is None else form.format(value)
 
+    adapters = figures.adapters if figures.parameters is None else None
     at = f" at step {figures.best_step:,}" if figures.best_step is not None else ""
     return {
         "best validation loss": known(figures.best_loss, "{:.4f}") + at,
@@ -68,7 +69,7 @@ def words_for(figures: Figures) -> dict[str, str]:
         **{name: f"{value:,.4g}" for name, value in figures.marks.items()},
         "last validation loss": known(figures.validation_loss, "{:.4f}"),
         "training loss": known(figures.train_loss, "{:.4f}"),
-        "parameters": known(figures.parameters, "{:,}"),
+        "parameters": known(figures.parameters, "{:,}") if adapters is None else f"{adapters:,} of adapters",
         "steps": f"{figures.step:,}" + (f" of {figures.planned:,}" if figures.planned else ""),
         "tokens seen": known(figures.tokens, "{:,}"),
         "epochs": known(figures.epochs, "{:.2f}"),
@@ -83,7 +84,8 @@ def tiles(figures: Figures) -> str:
     """The headline: the few numbers that are asked for first."""
     words = words_for(figures)
     epochs = "" if figures.epochs is None else f"{figures.epochs:.2f} epochs"
-    parameters = "\u2013" if figures.parameters is None else short(figures.parameters)
+    size = figures.adapters if figures.parameters is None else figures.parameters
+    parameters = "\u2013" if size is None else short(size)
     tokens = "\u2013" if figures.tokens is None else short(figures.tokens)
     shown = [
         _headline(figures, words),

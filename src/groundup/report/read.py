@@ -92,6 +92,7 @@ class Run:
     card: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     parameters: int | None = None
+    adapters: int | None = None  # numbers in them, where they are all that the run keeps
     vocabulary: int | None = None
     train_tokens: int | None = None
     valid_tokens: int | None = None
@@ -182,6 +183,7 @@ def _described(folder: Path, records: list[dict[str, Any]], samples: tuple[Sampl
         card=_json(model / "card.json"),
         config=config,
         parameters=_parameters(model / "model.safetensors"),
+        adapters=_parameters(model / "adapter_model.safetensors"),
         vocabulary=vocabulary,
         train_tokens=train_tokens,
         valid_tokens=_header(shards, "valid")[0],
